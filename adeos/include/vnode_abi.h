@@ -1,0 +1,665 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later WITH Linux-syscall-note */
+/*
+ * The vnode-debug ABI: everything that more than one program must agree on.
+ *
+ *   1. the layout of a vnode's memory region and of its low slot
+ *   2. the bridge: the shared memory between a vnode and the root
+ *   3. the root bridge: what the root's daemon publishes for observers
+ *   4. the /dev/kmb ioctls (root kernel <-> root user space)
+ *   5. the /dev/vnode ioctls (vnode kernel <-> vnode user space)
+ *
+ * Rules: little endian; every member naturally aligned, so no compiler pads;
+ * "reserved" members are zero when written and not read; one writer a struct,
+ * named in its comment.  Where several words must agree a sequence counter
+ * guards them: odd while the writer is at it.  The root trusts nothing that a
+ * vnode wrote: see adeos/bridge.py for the checks.  The Python twin of this
+ * file is adeos/abi.py; tests/adeos/test_abi.py compiles this file and
+ * compares every offset.
+ *
+ * TSC values are raw cycles, comparable between the CPUs of one machine;
+ * struct vn_root_info tells tsc_khz.
+ */
+#ifndef VNODE_ABI_H
+#define VNODE_ABI_H
+
+#include <linux/types.h>
+#include <linux/ioctl.h>
+
+#define VN_ABI_VERSION		1
+#define VN_MAX_VNODES		32	/* ids 1..31; 0 is the root */
+#define VN_MAX_CPUS		16	/* of one vnode */
+#define VN_NAME_LEN		32
+
+/* --- 1. Layout of a region (contiguous, 2 MiB aligned) and a low slot --- */
+
+#define VN_REGION_ALIGN		0x200000
+#define VN_REGION_MIN		0x4000000	/* 64 MiB */
+#define VN_OFF_BOOT_PARAMS	0x10000
+#define VN_OFF_CMDLINE		0x11000		/* 4 KiB, NUL-terminated */
+#define VN_OFF_ACPI		0x80000		/* 64 KiB, e820 ACPI data */
+#define VN_OFF_BRIDGE		0x90000		/* struct vn_bridge, e820 reserved */
+#define VN_OFF_RAM		0x100000	/* from here on RAM to the end */
+#define VN_OFF_KERNEL		0x1000000	/* bzImage's protected-mode part */
+
+#define VN_SLOT_SIZE		0x10000		/* a CPU; below 1 MiB, >= 0x10000 */
+#define VN_SLOT_TRAMPOLINE	0x0		/* struct vn_trampoline, by kmb.ko */
+#define VN_SLOT_PAGE_TABLES	0x1000		/* identity map, up to IOAPIC */
+#define VN_SLOT_IOAPIC		0x7000		/* a page of 0xff: "no IOAPIC here" */
+#define VN_SLOT_RAM		0x8000		/* from here on the vnode's RAM */
+
+/* The bridge is told to the vnode by an ACPI table of this signature:
+ * standard 36-byte header, then __u64 physical address, __u32 size,
+ * __u32 VN_ABI_VERSION. */
+#define VN_ACPI_SIGNATURE	"VNBR"
+
+/* --- 2. The bridge --- */
+
+#define VN_BRIDGE_MAGIC		0x4547444952425644ULL	/* "DVBRIDGE" */
+
+/* Offsets within the bridge */
+#define VN_BR_ROOT		0x00000		/* struct vn_root_side */
+#define VN_BR_VNODE		0x01000		/* struct vn_vnode_side */
+#define VN_BR_BEATS		0x02000		/* struct vn_beat [VN_MAX_CPUS] */
+#define VN_BR_CRASH		0x03000		/* struct vn_crash */
+#define VN_BR_CRASH_REGS	0x04000		/* struct vn_frame [VN_MAX_CPUS] */
+#define VN_BR_SAMPLES		0x06000		/* struct vn_frame [VN_MAX_CPUS] */
+#define VN_BR_DEBUG		0x08000		/* struct vn_debug [VN_MAX_CPUS] */
+#define VN_BR_DEBUG_REGS	0x09000		/* struct vn_frame [VN_MAX_CPUS] */
+#define VN_BR_CONSOLE_OUT	0x0c000		/* struct vn_ring, then bytes */
+#define VN_BR_CONSOLE_IN	0x1e000		/* struct vn_ring, then bytes */
+#define VN_BR_KMSG		0x20000		/* kernel log tail of a crash */
+#define VN_BRIDGE_SIZE		0x70000		/* to VN_OFF_RAM; the rest is spare */
+#define VN_KMSG_SIZE		0x10000
+#define VN_CONSOLE_OUT_BYTES	0x10000		/* power of two */
+#define VN_CONSOLE_IN_BYTES	0x1000		/* power of two */
+
+/* Flags of vn_root_side.flags */
+#define VN_F_INJECT		(1 << 0)	/* VN_CMD_INJECT is allowed */
+
+/**
+ * enum vn_layer - the three layers in which a CPU shows that it lives
+ * @VN_LAYER_IRQ: a timer's hard interrupt
+ * @VN_LAYER_SCHED: a kernel thread bound to the CPU was scheduled
+ * @VN_LAYER_USER: a user process bound to the CPU ran
+ */
+enum vn_layer { VN_LAYER_IRQ, VN_LAYER_SCHED, VN_LAYER_USER, VN_LAYERS };
+
+/**
+ * struct vn_root_side - what the root tells the vnode (writer: root)
+ * @magic: VN_BRIDGE_MAGIC
+ * @abi: VN_ABI_VERSION
+ * @size: VN_BRIDGE_SIZE
+ * @vnode_id: 1..31
+ * @incarnation: counts the starts of this vnode; the agent echoes it
+ * @region_base: physical address of the region, bytes
+ * @region_size: bytes
+ * @slot_base: physical address of the low slot
+ * @slot_size: bytes
+ * @ncpus: number of CPUs, also of valid entries of @apicid
+ * @flags: VN_F_*
+ * @apicid: APIC ids of the vnode's CPUs, the boot CPU first
+ * @root_apicid: where the portal to the root goes
+ * @root_vector: its interrupt vector; one a vnode, so the root knows who rang
+ * @tsc_khz: TSC frequency
+ * @start_tsc: TSC just before the first INIT of this incarnation
+ * @wall_ns: CLOCK_REALTIME of the root at @start_tsc, nanoseconds
+ * @period_us: wanted beat period a layer, microseconds
+ * @name: the vnode's name, NUL-terminated
+ * @seed: fresh random bytes a start
+ * @cmd_seq: raised by one after @cmd and @cmd_arg were written
+ * @cmd: enum vn_cmd
+ * @cmd_arg: its argument
+ */
+struct vn_root_side {
+	__u64 magic;
+	__u32 abi;
+	__u32 size;
+	__u32 vnode_id;
+	__u32 incarnation;
+	__u64 region_base;
+	__u64 region_size;
+	__u32 slot_base;
+	__u32 slot_size;
+	__u32 ncpus;
+	__u32 flags;
+	__u32 apicid[VN_MAX_CPUS];
+	__u32 root_apicid;
+	__u32 root_vector;
+	__u64 tsc_khz;
+	__u64 start_tsc;
+	__u64 wall_ns;
+	__u32 period_us[4];
+	char  name[VN_NAME_LEN];
+	__u8  seed[32];
+	__u32 cmd_seq;
+	__u32 cmd;
+	__u64 cmd_arg;
+};
+
+/**
+ * enum vn_state - as the vnode itself says (the root draws its own conclusion)
+ * @VN_S_NONE: no agent has spoken yet
+ * @VN_S_AGENT: agent loaded, no user beat yet
+ * @VN_S_RUNNING: the first user beat has come
+ * @VN_S_CRASHED: a crash record is (being) written
+ * @VN_S_HALTED: the kernel halted or powered off in an orderly way
+ * @VN_S_REBOOT: the kernel asked for a reboot; the agent parked it instead
+ * @VN_S_KEXEC: the kernel is leaving by kexec
+ */
+enum vn_state {
+	VN_S_NONE, VN_S_AGENT, VN_S_RUNNING, VN_S_CRASHED, VN_S_HALTED,
+	VN_S_REBOOT, VN_S_KEXEC,
+};
+
+/**
+ * struct vn_vnode_side - what the vnode's agent says of itself (writer: agent)
+ * @abi: VN_ABI_VERSION, written last while loading
+ * @incarnation: echo of vn_root_side.incarnation; other values are stale
+ * @state: enum vn_state
+ * @ncpus: CPUs online
+ * @vector: vector of the portal to this vnode, 0 = none
+ * @apicid: its destination
+ * @vmcoreinfo_pa: physical address of the VMCOREINFO ELF note, 0 = unknown
+ * @vmcoreinfo_size: its length, bytes
+ * @phys_base: as in the kernel: physical = virtual - __START_KERNEL_map + it
+ * @agent_tsc: TSC when the agent was ready
+ * @user_tsc: TSC of the first user beat
+ * @rings: doorbells rung at the root so far
+ * @rung: doorbells received from the root so far
+ * @cmd_done: vn_root_side.cmd_seq of the last command taken
+ * @cmd_result: 0 or a positive errno
+ * @hz: CONFIG_HZ
+ * @console: 1 when the console ring is served
+ * @release: utsname release, NUL-terminated
+ */
+struct vn_vnode_side {
+	__u32 abi;
+	__u32 incarnation;
+	__u32 state;
+	__u32 ncpus;
+	__u32 vector;
+	__u32 apicid;
+	__u64 vmcoreinfo_pa;
+	__u64 vmcoreinfo_size;
+	__u64 phys_base;
+	__u64 agent_tsc;
+	__u64 user_tsc;
+	__u32 rings;
+	__u32 rung;
+	__u32 cmd_done;
+	__u32 cmd_result;
+	__u32 hz;
+	__u32 console;
+	char  release[64];
+};
+
+/**
+ * struct vn_beat - heartbeats of one CPU (writer: agent, on that CPU)
+ * @count: beats so far, a layer
+ * @tsc: TSC of the last one, a layer
+ */
+struct vn_beat {
+	__u64 count[4];
+	__u64 tsc[4];
+	__u64 reserved[8];
+};
+
+/* Validity bits of vn_frame.flags */
+#define VN_FRAME_GP		(1 << 0)	/* r15..ss */
+#define VN_FRAME_CONTROL	(1 << 1)	/* bases, cr*, efer, tables */
+#define VN_FRAME_USER		(1 << 2)	/* the CPU was in user mode */
+#define VN_FRAME_CRASHED	(1 << 3)	/* this CPU reported the crash */
+
+/**
+ * struct vn_frame - registers of one CPU (writer: agent, on that CPU)
+ * @seq: sequence counter, odd while written
+ * @flags: VN_FRAME_*
+ * @tsc: when they were taken
+ * @regs: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax
+ *	rip cs eflags rsp ss fs_base gs_base ds es fs gs, the order of
+ *	struct user_regs_struct (arch/x86/include/asm/user_64.h)
+ * @kernel_gs_base: MSR_KERNEL_GS_BASE
+ * @cr0: control register; also @cr2 @cr3 @cr4
+ * @efer: MSR_EFER
+ * @gdt_base: and @gdt_limit
+ * @idt_base: and @idt_limit
+ * @tr: task register selector
+ * @ldt: LDT selector
+ * @current_task: address of the task_struct, 0 = unknown
+ */
+struct vn_frame {
+	__u32 seq;
+	__u32 flags;
+	__u64 tsc;
+	__u64 regs[27];
+	__u64 kernel_gs_base;
+	__u64 cr0;
+	__u64 cr2;
+	__u64 cr3;
+	__u64 cr4;
+	__u64 efer;
+	__u64 gdt_base;
+	__u64 idt_base;
+	__u32 gdt_limit;
+	__u32 idt_limit;
+	__u32 tr;
+	__u32 ldt;
+	__u64 current_task;
+	__u64 reserved[21];
+};
+
+/**
+ * enum vn_reason - why a crash record was written
+ * @VN_R_NONE: none
+ * @VN_R_PANIC: panic() with no oops before it
+ * @VN_R_OOPS: an oops (die notifier), then panic
+ * @VN_R_MCE: machine check
+ */
+enum vn_reason { VN_R_NONE, VN_R_PANIC, VN_R_OOPS, VN_R_MCE };
+
+/* vn_crash.state */
+#define VN_CRASH_EMPTY		0
+#define VN_CRASH_WRITING	1
+#define VN_CRASH_DONE		2
+
+/**
+ * struct vn_crash - the crash record (writer: agent, from the panic path)
+ * @state: VN_CRASH_*; the portal rings once at WRITING and once at DONE
+ * @reason: enum vn_reason
+ * @cpu: Linux CPU number (within the vnode) that reported
+ * @incarnation: of the kernel that wrote it
+ * @tsc: TSC at the first sign of the fault
+ * @done_tsc: TSC when the record was complete
+ * @cpus_saved: bitmap of valid entries at VN_BR_CRASH_REGS
+ * @pid: of the current task
+ * @kmsg_len: valid bytes at VN_BR_KMSG
+ * @trapnr: exception number of an oops, else -1
+ * @error_code: of that exception
+ * @comm: name of the current task
+ * @message: the panic message, or the oops's one
+ */
+struct vn_crash {
+	__u32 state;
+	__u32 reason;
+	__u32 cpu;
+	__u32 incarnation;
+	__u64 tsc;
+	__u64 done_tsc;
+	__u64 cpus_saved;
+	__u32 pid;
+	__u32 kmsg_len;
+	__s32 trapnr;
+	__u32 reserved;
+	__u64 error_code;
+	char  comm[16];
+	char  message[256];
+};
+
+/* vn_debug.request */
+#define VN_DBG_RUN		0
+#define VN_DBG_PARK		1	/* save registers, wait in the NMI handler */
+#define VN_DBG_SAVE		2	/* save registers, go on */
+
+/* vn_debug.state */
+#define VN_DBG_RUNNING		0
+#define VN_DBG_PARKED		1
+
+/**
+ * struct vn_debug - debug mailbox of one CPU
+ * @nmi: (root) set to 1 before a portal NMI is sent; the agent takes it back
+ *	to 0, and so tells its own NMIs from foreign ones
+ * @request: (root) VN_DBG_*
+ * @seq: (root) raised by one with each request
+ * @state: (agent) VN_DBG_RUNNING or VN_DBG_PARKED
+ * @done: (agent) @seq of the last request fulfilled: the frame at
+ *	VN_BR_DEBUG_REGS is of that request
+ */
+struct vn_debug {
+	__u32 nmi;
+	__u32 request;
+	__u32 seq;
+	__u32 reserved0;
+	__u32 state;
+	__u32 done;
+	__u32 reserved[58];
+};
+
+/**
+ * struct vn_ring - a byte ring; the bytes follow
+ * @size: bytes, a power of two (writer: root, at the start)
+ * @head: bytes ever written, modulo 2^32 (writer: the producer)
+ * @tail: bytes ever read, modulo 2^32 (writer: the consumer).  The console
+ *	output ring has many readers and no consumer: it overwrites, and
+ *	readers keep their own position
+ */
+struct vn_ring {
+	__u32 size;
+	__u32 reserved0[15];
+	__u32 head;
+	__u32 reserved1[15];
+	__u32 tail;
+	__u32 reserved2[15];
+};
+
+/**
+ * enum vn_cmd - commands by vn_root_side.cmd, taken when the portal rings
+ * @VN_CMD_NONE: nothing
+ * @VN_CMD_PING: only raises cmd_done
+ * @VN_CMD_INJECT: a fault of kind enum vn_inject in cmd_arg
+ * @VN_CMD_HALT: an orderly halt
+ * @VN_CMD_REBOOT: an orderly reboot
+ * @VN_CMD_SYSRQ: the sysrq key in cmd_arg
+ */
+enum vn_cmd {
+	VN_CMD_NONE, VN_CMD_PING, VN_CMD_INJECT, VN_CMD_HALT, VN_CMD_REBOOT,
+	VN_CMD_SYSRQ,
+};
+
+/**
+ * enum vn_inject - faults for trying things out
+ * @VN_I_PANIC: panic(); bits 8..15 of cmd_arg: the CPU (within the vnode)
+ * @VN_I_OOPS: NULL dereference in a kernel thread
+ * @VN_I_HANG: user space stops while the kernel goes on
+ * @VN_I_SOFTLOCKUP: every CPU spins with preemption off, interrupts on
+ * @VN_I_IRQHANG: every CPU spins with interrupts off
+ * @VN_I_HALT: kernel_halt()
+ * @VN_I_REBOOT: emergency_restart(), the path without notifiers
+ */
+enum vn_inject {
+	VN_I_PANIC = 1, VN_I_OOPS, VN_I_HANG, VN_I_SOFTLOCKUP, VN_I_IRQHANG,
+	VN_I_HALT, VN_I_REBOOT,
+};
+
+/* --- 3. The root bridge: VN_ROOT_SIZE bytes at vn_root_info.root_pa --- */
+
+#define VN_ROOT_MAGIC		0x544f4f5244564e56ULL	/* "VNVDROOT" */
+#define VN_ROOT_SIZE		0x200000
+#define VN_ROOT_TABLE		0x1000	/* struct vn_status [VN_MAX_VNODES] */
+
+/**
+ * struct vn_root_head - at offset 0 of the root bridge (writer: the daemon)
+ * @magic: VN_ROOT_MAGIC
+ * @abi: VN_ABI_VERSION
+ * @pid: of the daemon
+ * @beat: its watch ticks
+ * @beat_tsc: TSC of the last one
+ * @start_tsc: TSC when the daemon started
+ * @tsc_khz: TSC frequency
+ * @late_ticks: ticks that came late by more than a period
+ * @period_us: watch period
+ * @epoch: raised by each daemon that takes the machine over
+ */
+struct vn_root_head {
+	__u64 magic;
+	__u32 abi;
+	__u32 pid;
+	__u64 beat;
+	__u64 beat_tsc;
+	__u64 start_tsc;
+	__u64 tsc_khz;
+	__u64 late_ticks;
+	__u32 period_us;
+	__u32 epoch;
+};
+
+/**
+ * enum vn_status_state - the root's own word on a vnode, in vn_status.state
+ */
+enum vn_status_state {
+	VN_ST_OFFLINE, VN_ST_LOADING, VN_ST_BOOTING, VN_ST_RUNNING,
+	VN_ST_SUSPECT, VN_ST_CRASHED, VN_ST_FENCED, VN_ST_RESTARTING,
+	VN_ST_HALTED, VN_ST_STOPPED, VN_ST_QUARANTINED, VN_ST_HELD,
+};
+
+/**
+ * struct vn_status - what the daemon says of a vnode (writer: the daemon)
+ * @seq: sequence counter, odd while written
+ * @id: vnode id, 0 = entry unused
+ * @state: enum vn_status_state
+ * @incarnation: current one
+ * @since_tsc: when @state was entered
+ * @region_base: current region, 0 = none
+ * @region_size: bytes
+ * @slot_base: low slot
+ * @slot_size: bytes
+ * @ncpus: number of CPUs
+ * @restarts: since the daemon's state was created
+ * @incidents: recorded, all
+ * @last_incident: its number, 0 = none
+ * @name: as configured
+ * @reason: words for the state, e.g. "panic", "irqhang"
+ * @cpu: Linux CPU numbers in the root
+ * @apicid: their APIC ids
+ * @limit_us: limit a layer
+ */
+struct vn_status {
+	__u32 seq;
+	__u32 id;
+	__u32 state;
+	__u32 incarnation;
+	__u64 since_tsc;
+	__u64 region_base;
+	__u64 region_size;
+	__u32 slot_base;
+	__u32 slot_size;
+	__u32 ncpus;
+	__u32 restarts;
+	__u32 incidents;
+	__u32 last_incident;
+	char  name[VN_NAME_LEN];
+	char  reason[32];
+	__u32 cpu[VN_MAX_CPUS];
+	__u32 apicid[VN_MAX_CPUS];
+	__u32 limit_us[4];
+	__u64 reserved[24];
+};
+
+/* --- 4. /dev/kmb --- */
+
+#define KMB_MAX_RANGES		16
+#define KMB_IOC			0xb5
+
+/**
+ * struct vn_root_info - KMB_INFO
+ * @abi: VN_ABI_VERSION
+ * @x2apic: 1 in x2APIC mode
+ * @tsc_khz: TSC frequency
+ * @tsc: now
+ * @boot_apicid: APIC id of the machine's boot CPU (MADT of the vnodes)
+ * @nranges: valid entries of @range
+ * @low_base: memory for low slots
+ * @low_size: bytes
+ * @root_pa: physical address of the root bridge, taken off the first range
+ * @owner_pid: of the process that claimed the device, 0 = nobody
+ * @ncpus: CPUs given to vnodes
+ * @range: memory given to vnodes, {base, size} in bytes
+ */
+struct vn_root_info {
+	__u32 abi;
+	__u32 x2apic;
+	__u64 tsc_khz;
+	__u64 tsc;
+	__u32 boot_apicid;
+	__u32 nranges;
+	__u64 low_base;
+	__u64 low_size;
+	__u64 root_pa;
+	__u32 owner_pid;
+	__u32 ncpus;
+	struct { __u64 base, size; } range[KMB_MAX_RANGES];
+};
+
+/* kmb_cpu.state */
+#define KMB_CPU_IDLE		0	/* given to vnodes, bound to none */
+#define KMB_CPU_PARKED		1	/* bound, in wait-for-SIPI, confirmed */
+#define KMB_CPU_STARTED		2	/* bound, running the vnode */
+#define KMB_CPU_LOST		3	/* did not confirm its parking */
+
+/**
+ * struct kmb_cpu - one of the CPUs given to vnodes
+ * @cpu: Linux CPU number in the root
+ * @apicid: local APIC id
+ * @state: KMB_CPU_*
+ * @vnode: bound to, 0 = none
+ */
+struct kmb_cpu {
+	__u32 cpu;
+	__u32 apicid;
+	__u32 state;
+	__u32 vnode;
+};
+
+/**
+ * struct kmb_cpus - KMB_CPUS: fills @cpu, sets @n
+ */
+struct kmb_cpus {
+	__u32 n;
+	__u32 reserved;
+	struct kmb_cpu cpu[64];
+};
+
+/**
+ * struct kmb_bind - KMB_BIND, KMB_QUERY: a vnode and what it owns
+ * @vnode: (in) 1..31
+ * @ncpus: (in) CPUs
+ * @cpu: (in) Linux CPU numbers in the root, the vnode's boot CPU first
+ * @region_base: (in) inside a granted range, VN_REGION_ALIGN aligned
+ * @region_size: (in)
+ * @slot_base: (in) inside the low memory, 4 KiB aligned
+ * @slot_size: (in) at least VN_SLOT_SIZE
+ * @vector: (out) root vector of this vnode's portal
+ * @dest_apicid: (out) and its destination
+ * @started: (out) number of CPUs in KMB_CPU_STARTED
+ * @rings: (out) rings so far
+ * @start_tsc: (out) TSC of the last KMB_START of the boot CPU
+ *
+ * KMB_BIND of a bound vnode moves it (same CPUs, another region or slot) and
+ * needs all its CPUs parked; it keeps the vector.
+ */
+struct kmb_bind {
+	__u32 vnode;
+	__u32 ncpus;
+	__u32 cpu[VN_MAX_CPUS];
+	__u64 region_base;
+	__u64 region_size;
+	__u32 slot_base;
+	__u32 slot_size;
+	__u32 vector;
+	__u32 dest_apicid;
+	__u32 started;
+	__u32 rings;
+	__u64 start_tsc;
+};
+
+/**
+ * struct kmb_start - KMB_START: boots the vnode's first CPU
+ * @vnode: bound, all its CPUs parked
+ * @reserved: 0
+ * @cr3: physical address of the page tables, in the slot, below 4 GiB
+ * @entry: where to jump in long mode, in the region
+ * @rsi: its argument (boot_params), in the region
+ * @tsc: (out) TSC before the first INIT
+ */
+struct kmb_start {
+	__u32 vnode;
+	__u32 reserved;
+	__u64 cr3;
+	__u64 entry;
+	__u64 rsi;
+	__u64 tsc;
+};
+
+/**
+ * struct kmb_park - KMB_PARK: INIT to each CPU of a vnode, until each confirms
+ * @vnode: bound
+ * @timeout_ms: for the confirmation, 1..1000
+ * @parked: (out) number of CPUs that confirmed
+ * @reserved: 0
+ * @tsc: (out) TSC when the last one had confirmed
+ *
+ * A CPU confirms by running the park half of the trampoline in the vnode's
+ * slot; it is then put back to wait-for-SIPI.  -ETIMEDOUT when one does not.
+ */
+struct kmb_park {
+	__u32 vnode;
+	__u32 timeout_ms;
+	__u32 parked;
+	__u32 reserved;
+	__u64 tsc;
+};
+
+/**
+ * struct kmb_ipi - KMB_NMI, KMB_IPI: to one CPU of a vnode
+ * @vnode: bound
+ * @cpu: index within the vnode, 0 = its boot CPU
+ * @vector: KMB_IPI: 0x20..0xff; KMB_NMI: 0
+ * @reserved: 0
+ */
+struct kmb_ipi {
+	__u32 vnode;
+	__u32 cpu;
+	__u32 vector;
+	__u32 reserved;
+};
+
+/**
+ * struct kmb_range - KMB_CLEAR: fills granted memory of no running vnode with 0
+ * @base: physical address, 4 KiB aligned
+ * @size: bytes, 4 KiB aligned
+ */
+struct kmb_range {
+	__u64 base;
+	__u64 size;
+};
+
+/**
+ * struct kmb_event - read() of /dev/kmb gives as many of these as fit
+ * @vnode: who rang
+ * @rings: rings since this descriptor last read them
+ * @tsc: TSC of the first of them
+ * @last_tsc: TSC of the last of them
+ */
+struct kmb_event {
+	__u32 vnode;
+	__u32 rings;
+	__u64 tsc;
+	__u64 last_tsc;
+};
+
+/* Observers (O_RDONLY) may INFO, CPUS, QUERY, poll, read and map read-only.
+ * All else wants the owner: O_RDWR and KMB_CLAIM, one at a time, until its
+ * last descriptor and mapping is gone.  Vnodes run on without an owner. */
+#define KMB_INFO	_IOR(KMB_IOC, 1, struct vn_root_info)
+#define KMB_CPUS	_IOR(KMB_IOC, 2, struct kmb_cpus)
+#define KMB_CLAIM	_IO(KMB_IOC, 3)
+#define KMB_BIND	_IOWR(KMB_IOC, 4, struct kmb_bind)
+#define KMB_UNBIND	_IOW(KMB_IOC, 5, __u32)
+#define KMB_QUERY	_IOWR(KMB_IOC, 6, struct kmb_bind)
+#define KMB_START	_IOWR(KMB_IOC, 7, struct kmb_start)
+#define KMB_PARK	_IOWR(KMB_IOC, 8, struct kmb_park)
+#define KMB_NMI		_IOW(KMB_IOC, 9, struct kmb_ipi)
+#define KMB_IPI		_IOW(KMB_IOC, 10, struct kmb_ipi)
+#define KMB_CLEAR	_IOW(KMB_IOC, 11, struct kmb_range)
+
+/* --- 5. /dev/vnode (in a vnode) --- */
+
+/**
+ * struct vn_self - VNODE_SELF: who am I
+ * @vnode_id: id
+ * @incarnation: counts the starts
+ * @ncpus: CPUs configured
+ * @user_period_us: wanted period of user beats
+ * @name: NUL-terminated
+ */
+struct vn_self {
+	__u32 vnode_id;
+	__u32 incarnation;
+	__u32 ncpus;
+	__u32 user_period_us;
+	char  name[VN_NAME_LEN];
+};
+
+#define VNODE_SELF	_IOR(KMB_IOC, 32, struct vn_self)
+#define VNODE_BEAT	_IO(KMB_IOC, 33)	/* a user beat of the CPU it runs on */
+
+#endif /* VNODE_ABI_H */
