@@ -1,0 +1,634 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Python twin of adeos/include/vnode_abi.h: constants, enums, structs and ioctl numbers.
+
+The header is the source and explains the members; tests/adeos/test_abi.py compiles it and compares
+every constant, offset and size with this file.  Structs are NamedTuples whose annotations carry the
+struct module's format; a Layout packs and unpacks them.  Strings are decoded as printable text.
+Limits: x86-64.  Aligned words are read and written in one piece there, because the struct module
+copies little-endian integers with memcpy on a little-endian machine.
+"""
+
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
+
+from adeos.text import c_string
+
+VN_ABI_VERSION: Final = 1
+VN_MAX_VNODES: Final = 32
+VN_MAX_CPUS: Final = 16
+VN_NAME_LEN: Final = 32
+
+VN_REGION_ALIGN: Final = 0x200000
+VN_REGION_MIN: Final = 0x4000000
+VN_OFF_BOOT_PARAMS: Final = 0x10000
+VN_OFF_CMDLINE: Final = 0x11000
+VN_OFF_ACPI: Final = 0x80000
+VN_OFF_BRIDGE: Final = 0x90000
+VN_OFF_RAM: Final = 0x100000
+VN_OFF_KERNEL: Final = 0x1000000
+
+VN_SLOT_SIZE: Final = 0x10000
+VN_SLOT_TRAMPOLINE: Final = 0x0
+VN_SLOT_PAGE_TABLES: Final = 0x1000
+VN_SLOT_IOAPIC: Final = 0x7000
+VN_SLOT_RAM: Final = 0x8000
+
+VN_ACPI_SIGNATURE: Final = "VNBR"
+
+VN_BRIDGE_MAGIC: Final = 0x4547444952425644
+VN_BR_ROOT: Final = 0x00000
+VN_BR_VNODE: Final = 0x01000
+VN_BR_BEATS: Final = 0x02000
+VN_BR_CRASH: Final = 0x03000
+VN_BR_CRASH_REGS: Final = 0x04000
+VN_BR_SAMPLES: Final = 0x06000
+VN_BR_DEBUG: Final = 0x08000
+VN_BR_DEBUG_REGS: Final = 0x09000
+VN_BR_CONSOLE_OUT: Final = 0x0C000
+VN_BR_CONSOLE_IN: Final = 0x1E000
+VN_BR_KMSG: Final = 0x20000
+VN_BRIDGE_SIZE: Final = 0x70000
+VN_KMSG_SIZE: Final = 0x10000
+VN_CONSOLE_OUT_BYTES: Final = 0x10000
+VN_CONSOLE_IN_BYTES: Final = 0x1000
+
+VN_F_INJECT: Final = 1 << 0
+
+VN_FRAME_GP: Final = 1 << 0
+VN_FRAME_CONTROL: Final = 1 << 1
+VN_FRAME_USER: Final = 1 << 2
+VN_FRAME_CRASHED: Final = 1 << 3
+
+VN_CRASH_EMPTY: Final = 0
+VN_CRASH_WRITING: Final = 1
+VN_CRASH_DONE: Final = 2
+
+VN_DBG_RUN: Final = 0
+VN_DBG_PARK: Final = 1
+VN_DBG_SAVE: Final = 2
+VN_DBG_RUNNING: Final = 0
+VN_DBG_PARKED: Final = 1
+
+VN_ROOT_MAGIC: Final = 0x544F4F5244564E56
+VN_ROOT_SIZE: Final = 0x200000
+VN_ROOT_TABLE: Final = 0x1000
+
+KMB_MAX_RANGES: Final = 16
+KMB_IOC: Final = 0xB5
+KMB_CPU_IDLE: Final = 0
+KMB_CPU_PARKED: Final = 1
+KMB_CPU_STARTED: Final = 2
+KMB_CPU_LOST: Final = 3
+
+VN_LAYERS: Final = 3
+
+
+class Layer(IntEnum):
+    """enum vn_layer: the three layers in which a CPU shows that it lives."""
+
+    IRQ = 0
+    SCHED = 1
+    USER = 2
+
+
+class State(IntEnum):
+    """enum vn_state: what the vnode itself says."""
+
+    NONE = 0
+    AGENT = 1
+    RUNNING = 2
+    CRASHED = 3
+    HALTED = 4
+    REBOOT = 5
+    KEXEC = 6
+
+
+class Reason(IntEnum):
+    """enum vn_reason: why a crash record was written."""
+
+    NONE = 0
+    PANIC = 1
+    OOPS = 2
+    MCE = 3
+
+
+class Cmd(IntEnum):
+    """enum vn_cmd: commands from the root to the agent."""
+
+    NONE = 0
+    PING = 1
+    INJECT = 2
+    HALT = 3
+    REBOOT = 4
+    SYSRQ = 5
+
+
+class Inject(IntEnum):
+    """enum vn_inject: faults for trying things out."""
+
+    PANIC = 1
+    OOPS = 2
+    HANG = 3
+    SOFTLOCKUP = 4
+    IRQHANG = 5
+    HALT = 6
+    REBOOT = 7
+
+
+class StatusState(IntEnum):
+    """enum vn_status_state: the root's own word on a vnode."""
+
+    OFFLINE = 0
+    LOADING = 1
+    BOOTING = 2
+    RUNNING = 3
+    SUSPECT = 4
+    CRASHED = 5
+    FENCED = 6
+    RESTARTING = 7
+    HALTED = 8
+    STOPPED = 9
+    QUARANTINED = 10
+    HELD = 11
+
+
+ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
+    "vn_layer": ("VN_LAYER_", Layer),
+    "vn_state": ("VN_S_", State),
+    "vn_reason": ("VN_R_", Reason),
+    "vn_cmd": ("VN_CMD_", Cmd),
+    "vn_inject": ("VN_I_", Inject),
+    "vn_status_state": ("VN_ST_", StatusState),
+}
+"""C enum name -> (prefix of its enumerators in C, Python twin)."""
+
+# fmt: off
+USER_REGS: Final = (
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi",
+    "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs",
+    "gs",
+)
+# fmt: on
+"""Names of Frame.regs, the order of struct user_regs_struct (arch/x86/include/asm/user_64.h)."""
+
+U32 = Annotated[int, "I"]
+S32 = Annotated[int, "i"]
+U64 = Annotated[int, "Q"]
+
+
+class Range(NamedTuple):
+    """Contiguous physical memory, bytes."""
+
+    base: U64
+    size: U64
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.base + self.size
+
+    def contains(self, other: "Range") -> bool:
+        """Whether all of `other` lies inside."""
+        return self.base <= other.base and other.end <= self.end
+
+    def overlaps(self, other: "Range") -> bool:
+        """Whether a byte belongs to both."""
+        return self.base < other.end and other.base < self.end
+
+
+class RootSide(NamedTuple):
+    """struct vn_root_side: what the root tells the vnode."""
+
+    magic: U64
+    abi: U32
+    size: U32
+    vnode_id: U32
+    incarnation: U32
+    region_base: U64
+    region_size: U64
+    slot_base: U32
+    slot_size: U32
+    ncpus: U32
+    flags: U32
+    apicid: Annotated[tuple[int, ...], "16I"]
+    root_apicid: U32
+    root_vector: U32
+    tsc_khz: U64
+    start_tsc: U64
+    wall_ns: U64
+    period_us: Annotated[tuple[int, ...], "4I"]
+    name: Annotated[str, "32s"]
+    seed: Annotated[bytes, "32s"]
+    cmd_seq: U32
+    cmd: Annotated[Cmd, "I"]
+    cmd_arg: U64
+
+
+class VnodeSide(NamedTuple):
+    """struct vn_vnode_side: what the vnode's agent says of itself."""
+
+    abi: U32
+    incarnation: U32
+    state: Annotated[State, "I"]
+    ncpus: U32
+    vector: U32
+    apicid: U32
+    vmcoreinfo_pa: U64
+    vmcoreinfo_size: U64
+    phys_base: U64
+    agent_tsc: U64
+    user_tsc: U64
+    rings: U32
+    rung: U32
+    cmd_done: U32
+    cmd_result: U32
+    hz: U32
+    console: U32
+    release: Annotated[str, "64s"]
+
+
+class Beat(NamedTuple):
+    """struct vn_beat: heartbeats of one CPU; index `count` and `tsc` by Layer."""
+
+    count: Annotated[tuple[int, ...], "4Q"]  # type: ignore[assignment]  # hides tuple.count()
+    tsc: Annotated[tuple[int, ...], "4Q"]
+    reserved: Annotated[tuple[int, ...], "8Q"] = (0,) * 8
+
+
+class Frame(NamedTuple):
+    """struct vn_frame: registers of one CPU; `regs` in the order of USER_REGS."""
+
+    seq: U32
+    flags: U32
+    tsc: U64
+    regs: Annotated[tuple[int, ...], "27Q"]
+    kernel_gs_base: U64
+    cr0: U64
+    cr2: U64
+    cr3: U64
+    cr4: U64
+    efer: U64
+    gdt_base: U64
+    idt_base: U64
+    gdt_limit: U32
+    idt_limit: U32
+    tr: U32
+    ldt: U32
+    current_task: U64
+    reserved: Annotated[tuple[int, ...], "21Q"] = (0,) * 21
+
+    def reg(self, name: str) -> int:
+        """A general register by its name in USER_REGS; KeyError for other names."""
+        return self.regs[_REG_INDEX[name]]
+
+
+_REG_INDEX: Final = {name: index for index, name in enumerate(USER_REGS)}
+
+
+class Crash(NamedTuple):
+    """struct vn_crash: the crash record."""
+
+    state: U32
+    reason: Annotated[Reason, "I"]
+    cpu: U32
+    incarnation: U32
+    tsc: U64
+    done_tsc: U64
+    cpus_saved: U64
+    pid: U32
+    kmsg_len: U32
+    trapnr: S32
+    reserved: U32
+    error_code: U64
+    comm: Annotated[str, "16s"]
+    message: Annotated[str, "256s"]
+
+
+class Debug(NamedTuple):
+    """struct vn_debug: debug mailbox of one CPU."""
+
+    nmi: U32
+    request: U32
+    seq: U32
+    reserved0: U32
+    state: U32
+    done: U32
+    reserved: Annotated[tuple[int, ...], "58I"] = (0,) * 58
+
+
+class Ring(NamedTuple):
+    """struct vn_ring: head of a byte ring."""
+
+    size: U32
+    reserved0: Annotated[tuple[int, ...], "15I"]
+    head: U32
+    reserved1: Annotated[tuple[int, ...], "15I"]
+    tail: U32
+    reserved2: Annotated[tuple[int, ...], "15I"]
+
+
+class RootHead(NamedTuple):
+    """struct vn_root_head: the daemon's own signs of life."""
+
+    magic: U64
+    abi: U32
+    pid: U32
+    beat: U64
+    beat_tsc: U64
+    start_tsc: U64
+    tsc_khz: U64
+    late_ticks: U64
+    period_us: U32
+    epoch: U32
+
+
+class Status(NamedTuple):
+    """struct vn_status: what the daemon says of a vnode."""
+
+    seq: U32
+    id: U32
+    state: Annotated[StatusState, "I"]
+    incarnation: U32
+    since_tsc: U64
+    region_base: U64
+    region_size: U64
+    slot_base: U32
+    slot_size: U32
+    ncpus: U32
+    restarts: U32
+    incidents: U32
+    last_incident: U32
+    name: Annotated[str, "32s"]
+    reason: Annotated[str, "32s"]
+    cpu: Annotated[tuple[int, ...], "16I"]
+    apicid: Annotated[tuple[int, ...], "16I"]
+    limit_us: Annotated[tuple[int, ...], "4I"]
+    reserved: Annotated[tuple[int, ...], "24Q"] = (0,) * 24
+
+
+class RootInfo(NamedTuple):
+    """struct vn_root_info: KMB_INFO; `range` holds the valid entries only after Machine.info()."""
+
+    abi: U32
+    x2apic: U32
+    tsc_khz: U64
+    tsc: U64
+    boot_apicid: U32
+    nranges: U32
+    low_base: U64
+    low_size: U64
+    root_pa: U64
+    owner_pid: U32
+    ncpus: U32
+    range: Annotated[tuple[Range, ...], (Range, 16)]
+
+
+class KmbCpu(NamedTuple):
+    """struct kmb_cpu: one of the CPUs given to vnodes."""
+
+    cpu: U32
+    apicid: U32
+    state: U32
+    vnode: U32
+
+
+class KmbCpus(NamedTuple):
+    """struct kmb_cpus: KMB_CPUS."""
+
+    n: U32
+    reserved: U32
+    cpu: Annotated[tuple[KmbCpu, ...], (KmbCpu, 64)]
+
+
+class KmbBind(NamedTuple):
+    """struct kmb_bind: KMB_BIND, KMB_QUERY."""
+
+    vnode: U32
+    ncpus: U32 = 0
+    cpu: Annotated[tuple[int, ...], "16I"] = ()
+    region_base: U64 = 0
+    region_size: U64 = 0
+    slot_base: U32 = 0
+    slot_size: U32 = 0
+    vector: U32 = 0
+    dest_apicid: U32 = 0
+    started: U32 = 0
+    rings: U32 = 0
+    start_tsc: U64 = 0
+
+
+class KmbStart(NamedTuple):
+    """struct kmb_start: KMB_START."""
+
+    vnode: U32
+    reserved: U32
+    cr3: U64
+    entry: U64
+    rsi: U64
+    tsc: U64 = 0
+
+
+class KmbPark(NamedTuple):
+    """struct kmb_park: KMB_PARK."""
+
+    vnode: U32
+    timeout_ms: U32
+    parked: U32 = 0
+    reserved: U32 = 0
+    tsc: U64 = 0
+
+
+class KmbIpi(NamedTuple):
+    """struct kmb_ipi: KMB_NMI, KMB_IPI."""
+
+    vnode: U32
+    cpu: U32
+    vector: U32 = 0
+    reserved: U32 = 0
+
+
+class KmbEvent(NamedTuple):
+    """struct kmb_event: what read() of /dev/kmb gives."""
+
+    vnode: U32
+    rings: U32
+    tsc: U64
+    last_tsc: U64
+
+
+class Self(NamedTuple):
+    """struct vn_self: VNODE_SELF."""
+
+    vnode_id: U32
+    incarnation: U32
+    ncpus: U32
+    user_period_us: U32
+    name: Annotated[str, "32s"]
+
+
+class Member(NamedTuple):
+    """Where a member lies in its struct, bytes; `count` struct items of `element` or plain ones."""
+
+    offset: int
+    size: int
+    kind: type
+    format: str
+    items: int
+    element: "Layout[Any] | None"
+
+
+T = TypeVar("T", bound=tuple[Any, ...])
+
+
+class Layout(Generic[T]):
+    """Packs and unpacks one C struct.
+
+    `unpack` raises ValueError when an enum member holds a value that the enum lacks; `pack` pads
+    strings and arrays with zeros and raises ValueError when one is too long.
+    """
+
+    def __init__(self, c_name: str, cls: type[T]) -> None:
+        self.c_name = c_name
+        self.members: dict[str, Member] = {}
+        self._make: Callable[..., T] = cls
+        offset = 0
+        for name, annotation in cls.__annotations__.items():
+            member = _member(annotation, offset)
+            self.members[name] = member
+            offset += member.size
+        self.format = "".join(member.format for member in self.members.values())
+        self._struct = struct.Struct("<" + self.format)
+        self.size = self._struct.size
+        self._words = {n: struct.Struct("<" + m.format) for n, m in self.members.items()}
+
+    def unpack(self, buffer: bytes | bytearray | memoryview, offset: int = 0) -> T:
+        """The struct at `offset` of `buffer`."""
+        flat = self._struct.unpack_from(buffer, offset)
+        return self._build(flat)
+
+    def _build(self, flat: tuple[Any, ...]) -> T:
+        values = []
+        at = 0
+        for name, member in self.members.items():
+            values.append(_decode(self.c_name, name, member, flat[at : at + member.items]))
+            at += member.items
+        return self._make(*values)
+
+    def pack(self, value: T) -> bytes:
+        """The bytes of `value`."""
+        return self._struct.pack(*self._flat(value))
+
+    def _flat(self, value: T) -> list[Any]:
+        flat: list[Any] = []
+        for (name, member), item in zip(self.members.items(), value, strict=True):
+            flat.extend(_encode(self.c_name, name, member, item))
+        return flat
+
+    def get(self, buffer: bytes | bytearray | memoryview, base: int, name: str) -> Any:
+        """One member of the struct at `base`; an aligned word is read in one piece."""
+        member = self.members[name]
+        flat = self._words[name].unpack_from(buffer, base + member.offset)
+        return _decode(self.c_name, name, member, flat)
+
+    def put(self, buffer: bytearray | memoryview, base: int, name: str, value: Any) -> None:
+        """Writes one member of the struct at `base`; an aligned word in one piece."""
+        member = self.members[name]
+        flat = _encode(self.c_name, name, member, value)
+        self._words[name].pack_into(buffer, base + member.offset, *flat)
+
+
+def _member(annotation: Any, offset: int) -> Member:
+    """From Annotated[type, format] or Annotated[tuple[Element, ...], (Element, count)]."""
+    kind, spec = annotation.__origin__, annotation.__metadata__[0]
+    kind = getattr(kind, "__origin__", kind)
+    if isinstance(spec, tuple):
+        element: Layout[Any] = Layout(spec[0].__name__, spec[0])
+        items = spec[1] * len(struct.unpack("<" + element.format, bytes(element.size)))
+        size, format_ = element.size * spec[1], element.format * spec[1]
+        return Member(offset, size, kind, format_, items, element)
+    items = int(spec[:-1] or 1) if kind is tuple else 1
+    return Member(offset, struct.calcsize("<" + spec), kind, spec, items, None)
+
+
+def _decode(struct_name: str, name: str, member: Member, flat: tuple[Any, ...]) -> Any:
+    if member.element is not None:
+        step = len(member.element.members)
+        return tuple(
+            member.element._build(flat[at : at + step]) for at in range(0, member.items, step)
+        )
+    if member.kind is tuple:
+        return flat
+    if member.kind is str:
+        return c_string(flat[0])
+    if member.kind is int or member.kind is bytes:
+        return flat[0]
+    try:
+        return member.kind(flat[0])
+    except ValueError:
+        raise ValueError(f"{struct_name}.{name} is {flat[0]:#x}") from None
+
+
+def _encode(struct_name: str, name: str, member: Member, value: Any) -> list[Any]:
+    if member.element is not None:
+        flat: list[Any] = [word for item in value for word in member.element._flat(item)]
+    elif member.kind is tuple:
+        flat = list(value)
+    else:
+        data = value.encode() if member.kind is str else value
+        limit = member.size - (member.kind is str)  # text keeps its closing NUL
+        if isinstance(data, bytes) and len(data) > limit:
+            raise ValueError(f"{struct_name}.{name}: {len(data)} bytes, at most {limit} fit")
+        return [data]
+    if len(flat) > member.items:
+        raise ValueError(f"{struct_name}.{name}: {len(flat)} values, at most {member.items} fit")
+    return flat + [0] * (member.items - len(flat))
+
+
+ROOT_SIDE: Final = Layout("vn_root_side", RootSide)
+VNODE_SIDE: Final = Layout("vn_vnode_side", VnodeSide)
+BEAT: Final = Layout("vn_beat", Beat)
+FRAME: Final = Layout("vn_frame", Frame)
+CRASH: Final = Layout("vn_crash", Crash)
+DEBUG: Final = Layout("vn_debug", Debug)
+RING: Final = Layout("vn_ring", Ring)
+ROOT_HEAD: Final = Layout("vn_root_head", RootHead)
+STATUS: Final = Layout("vn_status", Status)
+ROOT_INFO: Final = Layout("vn_root_info", RootInfo)
+KMB_CPU: Final = Layout("kmb_cpu", KmbCpu)
+CPUS: Final = Layout("kmb_cpus", KmbCpus)
+BIND: Final = Layout("kmb_bind", KmbBind)
+START: Final = Layout("kmb_start", KmbStart)
+PARK: Final = Layout("kmb_park", KmbPark)
+IPI: Final = Layout("kmb_ipi", KmbIpi)
+RANGE: Final = Layout("kmb_range", Range)
+EVENT: Final = Layout("kmb_event", KmbEvent)
+SELF: Final = Layout("vn_self", Self)
+
+STRUCTS: Final[dict[str, Layout[Any]]] = {
+    layout.c_name: layout for layout in list(globals().values()) if isinstance(layout, Layout)
+}
+"""C struct name -> its layout."""
+
+_NONE, _WRITE, _READ = 0, 1, 2
+
+
+def _ioc(direction: int, number: int, size: int) -> int:
+    """_IOC of include/uapi/asm-generic/ioctl.h, type KMB_IOC."""
+    return direction << 30 | size << 16 | KMB_IOC << 8 | number
+
+
+KMB_INFO: Final = _ioc(_READ, 1, ROOT_INFO.size)
+KMB_CPUS: Final = _ioc(_READ, 2, CPUS.size)
+KMB_CLAIM: Final = _ioc(_NONE, 3, 0)
+KMB_BIND: Final = _ioc(_READ | _WRITE, 4, BIND.size)
+KMB_UNBIND: Final = _ioc(_WRITE, 5, 4)
+KMB_QUERY: Final = _ioc(_READ | _WRITE, 6, BIND.size)
+KMB_START: Final = _ioc(_READ | _WRITE, 7, START.size)
+KMB_PARK: Final = _ioc(_READ | _WRITE, 8, PARK.size)
+KMB_NMI: Final = _ioc(_WRITE, 9, IPI.size)
+KMB_IPI: Final = _ioc(_WRITE, 10, IPI.size)
+KMB_CLEAR: Final = _ioc(_WRITE, 11, RANGE.size)
+VNODE_SELF: Final = _ioc(_READ, 32, SELF.size)
+VNODE_BEAT: Final = _ioc(_NONE, 33, 0)

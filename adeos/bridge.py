@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads and writes bridges: the memory shared between the root and a vnode, and the root bridge.
+
+A vnode can write all over its bridge, the root's half included.  So nothing read here is trusted:
+values are bounded, sequence counters are retried a bounded number of times, text is made printable.
+Readers raise BridgeError for what no agent writes and nothing else; beats and registers are numbers
+for which any value is possible, and judging them is the caller's work.
+"""
+
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from adeos import abi
+from adeos.abi import Layout, Range
+from adeos.errors import BridgeError
+from adeos.machine import Machine
+from adeos.text import printable
+
+SEQ_RETRIES = 100
+"""A writer holds its sequence counter odd for less than a microsecond."""
+
+_MASK32 = 0xFFFFFFFF
+_MAX_NOTE = 0x10000  # VMCOREINFO is a page
+
+
+def seq_read(layout: Layout[Any], view: memoryview, at: int) -> Any:
+    """A struct guarded by its member `seq`, in one consistent state; BridgeError if there is none."""
+    for _ in range(SEQ_RETRIES):
+        before = layout.get(view, at, "seq")
+        if before & 1:
+            continue
+        copy = bytes(view[at : at + layout.size])
+        if layout.get(view, at, "seq") == before:
+            return _unpack(layout, copy, 0)
+    raise BridgeError(f"{layout.c_name} at {at:#x} of the bridge is being written for ever")
+
+
+def _unpack(layout: Layout[Any], view: bytes | memoryview, at: int) -> Any:
+    try:
+        return layout.unpack(view, at)
+    except ValueError as error:
+        raise BridgeError(str(error), "no agent writes that") from None
+
+
+def _check(ok: bool, what: str, value: int) -> None:
+    if not ok:
+        raise BridgeError(f"{what} is {value:#x}", "no agent writes that")
+
+
+class Bridge:
+    """A vnode's bridge over `view` (VN_BRIDGE_SIZE bytes, writable for the root's writers).
+
+    `region`, when known, bounds the addresses the vnode gives.
+    """
+
+    def __init__(self, view: memoryview, region: Range | None = None) -> None:
+        if len(view) < abi.VN_BRIDGE_SIZE:
+            raise BridgeError(f"bridge of {len(view):#x} bytes, {abi.VN_BRIDGE_SIZE:#x} needed")
+        self.view = view[: abi.VN_BRIDGE_SIZE]
+        self.region = region
+
+    @classmethod
+    def open(cls, machine: Machine, region: Range, *, writable: bool = False) -> "Bridge":
+        """The bridge of the vnode in `region`."""
+        base = region.base + abi.VN_OFF_BRIDGE
+        return cls(machine.view(base, abi.VN_BRIDGE_SIZE, writable=writable), region)
+
+    # Readers
+
+    def root_side(self) -> abi.RootSide:
+        """The root's half, as it stands there now; BridgeError unless it is a bridge of this ABI."""
+        side: abi.RootSide = _unpack(abi.ROOT_SIDE, self.view, abi.VN_BR_ROOT)
+        _check(side.magic == abi.VN_BRIDGE_MAGIC, "vn_root_side.magic", side.magic)
+        _check(side.abi == abi.VN_ABI_VERSION, "vn_root_side.abi", side.abi)
+        _check(side.size == abi.VN_BRIDGE_SIZE, "vn_root_side.size", side.size)
+        _check(0 < side.vnode_id < abi.VN_MAX_VNODES, "vn_root_side.vnode_id", side.vnode_id)
+        _check(0 < side.ncpus <= abi.VN_MAX_CPUS, "vn_root_side.ncpus", side.ncpus)
+        return side
+
+    def vnode_side(self) -> abi.VnodeSide | None:
+        """What the agent says, None before it is loaded.  `vmcoreinfo_pa` lies in the region."""
+        if abi.VNODE_SIDE.get(self.view, abi.VN_BR_VNODE, "abi") == 0:
+            return None
+        side: abi.VnodeSide = _unpack(abi.VNODE_SIDE, self.view, abi.VN_BR_VNODE)
+        _check(side.abi == abi.VN_ABI_VERSION, "vn_vnode_side.abi", side.abi)
+        _check(0 < side.ncpus <= abi.VN_MAX_CPUS, "vn_vnode_side.ncpus", side.ncpus)
+        vector_ok = side.vector == 0 or 0x20 <= side.vector <= 0xFF
+        _check(vector_ok, "vn_vnode_side.vector", side.vector)
+        _check(side.vmcoreinfo_size <= _MAX_NOTE, "vn_vnode_side.vmcoreinfo_size", side.vmcoreinfo_size)
+        if self.region is not None and side.vmcoreinfo_pa:
+            note = Range(side.vmcoreinfo_pa, side.vmcoreinfo_size)
+            _check(self.region.contains(note), "vn_vnode_side.vmcoreinfo_pa", note.base)
+        return side
+
+    def beats(self, ncpus: int) -> tuple[abi.Beat, ...]:
+        """Beats of the first `ncpus` CPUs; counters may jump or run backwards."""
+        at = abi.VN_BR_BEATS
+        return tuple(
+            abi.BEAT.unpack(self.view, at + cpu * abi.BEAT.size) for cpu in range(_cpus(ncpus))
+        )
+
+    def beat_counts(self, ncpus: int) -> Callable[[], tuple[int, ...]]:
+        """A reader for the watch tick: all beat counts, entry 4 * cpu + layer, in one unpacking."""
+        rest = abi.BEAT.size - 4 * 8
+        layout = struct.Struct("<" + f"4Q{rest}x" * _cpus(ncpus))
+        return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
+
+    def crash(self) -> abi.Crash | None:
+        """The crash record, None when there is none.  Only VN_CRASH_DONE means complete."""
+        if abi.CRASH.get(self.view, abi.VN_BR_CRASH, "state") == abi.VN_CRASH_EMPTY:
+            return None
+        crash: abi.Crash = _unpack(abi.CRASH, self.view, abi.VN_BR_CRASH)
+        _check(crash.state in (abi.VN_CRASH_WRITING, abi.VN_CRASH_DONE), "vn_crash.state", crash.state)
+        _check(crash.cpu < abi.VN_MAX_CPUS, "vn_crash.cpu", crash.cpu)
+        _check(crash.cpus_saved < 1 << abi.VN_MAX_CPUS, "vn_crash.cpus_saved", crash.cpus_saved)
+        _check(crash.kmsg_len <= abi.VN_KMSG_SIZE, "vn_crash.kmsg_len", crash.kmsg_len)
+        return crash
+
+    def crash_frame(self, cpu: int) -> abi.Frame | None:
+        """Registers of a CPU at the crash, None when they were not saved."""
+        return self._frame(abi.VN_BR_CRASH_REGS, cpu)
+
+    def sample_frame(self, cpu: int) -> abi.Frame | None:
+        """Registers of a CPU when it was last sampled, None when it never was."""
+        return self._frame(abi.VN_BR_SAMPLES, cpu)
+
+    def debug_frame(self, cpu: int) -> abi.Frame | None:
+        """Registers of a CPU for its last debug request, None when there are none."""
+        return self._frame(abi.VN_BR_DEBUG_REGS, cpu)
+
+    def _frame(self, area: int, cpu: int) -> abi.Frame | None:
+        frame: abi.Frame = seq_read(abi.FRAME, self.view, area + _cpu(cpu) * abi.FRAME.size)
+        return frame if frame.flags & abi.VN_FRAME_GP else None
+
+    def kmsg(self) -> str:
+        """The kernel log's tail in the crash record, printable lines; "" when there is none."""
+        crash = self.crash()
+        if crash is None:
+            return ""
+        tail = bytes(self.view[abi.VN_BR_KMSG : abi.VN_BR_KMSG + crash.kmsg_len])
+        return printable(tail, keep="\n\t")
+
+    def debug(self, cpu: int) -> abi.Debug:
+        """The debug mailbox of a CPU."""
+        mailbox: abi.Debug = abi.DEBUG.unpack(self.view, _mailbox(cpu))
+        _check(mailbox.state <= abi.VN_DBG_PARKED, "vn_debug.state", mailbox.state)
+        return mailbox
+
+    def console_reader(self) -> "ConsoleReader":
+        """A reader of the vnode's console output with a position of its own."""
+        return ConsoleReader(self.view)
+
+    # The root's writers
+
+    def init(self, side: abi.RootSide) -> None:
+        """Empties the bridge and writes the root's half, its magic last."""
+        self.view[:] = bytes(abi.VN_BRIDGE_SIZE)
+        ring = abi.RING
+        ring.put(self.view, abi.VN_BR_CONSOLE_OUT, "size", abi.VN_CONSOLE_OUT_BYTES)
+        ring.put(self.view, abi.VN_BR_CONSOLE_IN, "size", abi.VN_CONSOLE_IN_BYTES)
+        data = abi.ROOT_SIDE.pack(side._replace(magic=0))
+        self.view[abi.VN_BR_ROOT : abi.VN_BR_ROOT + len(data)] = data
+        abi.ROOT_SIDE.put(self.view, abi.VN_BR_ROOT, "magic", abi.VN_BRIDGE_MAGIC)
+
+    def stamp_start(self, tsc: int, wall_ns: int) -> None:
+        """Writes when this incarnation was started."""
+        abi.ROOT_SIDE.put(self.view, abi.VN_BR_ROOT, "start_tsc", tsc)
+        abi.ROOT_SIDE.put(self.view, abi.VN_BR_ROOT, "wall_ns", wall_ns)
+
+    def command(self, cmd: abi.Cmd, arg: int = 0) -> int:
+        """Writes a command; the caller then rings the portal (Machine.ipi).  Its number."""
+        number = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "cmd_seq") + 1 & _MASK32
+        abi.ROOT_SIDE.put(self.view, abi.VN_BR_ROOT, "cmd", cmd)
+        abi.ROOT_SIDE.put(self.view, abi.VN_BR_ROOT, "cmd_arg", arg)
+        abi.ROOT_SIDE.put(self.view, abi.VN_BR_ROOT, "cmd_seq", number)
+        return int(number)
+
+    def command_result(self, number: int) -> int | None:
+        """0 or a positive errno of the command `number`, None while the agent has not taken it."""
+        side = self.vnode_side()
+        return side.cmd_result if side is not None and side.cmd_done == number else None
+
+    def debug_request(self, cpu: int, request: int) -> int:
+        """Posts VN_DBG_*; the caller then sends the NMI (Machine.nmi).  The request's number."""
+        at = _mailbox(cpu)
+        number = abi.DEBUG.get(self.view, at, "seq") + 1 & _MASK32
+        abi.DEBUG.put(self.view, at, "request", request)
+        abi.DEBUG.put(self.view, at, "seq", number)
+        abi.DEBUG.put(self.view, at, "nmi", 1)
+        return int(number)
+
+    def console_write(self, data: bytes) -> int:
+        """Puts what fits into the console input ring; the number of bytes taken, 0 when full."""
+        at = abi.VN_BR_CONSOLE_IN
+        size = abi.VN_CONSOLE_IN_BYTES
+        head = abi.RING.get(self.view, at, "head")
+        used = head - abi.RING.get(self.view, at, "tail") & _MASK32
+        _check(used <= size, "fill of the console input ring", used)
+        start = at + abi.RING.size
+        taken = data[: size - used]
+        first = min(len(taken), size - head % size)
+        self.view[start + head % size : start + head % size + first] = taken[:first]
+        self.view[start : start + len(taken) - first] = taken[first:]
+        abi.RING.put(self.view, at, "head", head + len(taken) & _MASK32)
+        return len(taken)
+
+
+def _cpus(ncpus: int) -> int:
+    if not 0 <= ncpus <= abi.VN_MAX_CPUS:
+        raise BridgeError(f"{ncpus} CPUs asked for, a vnode has at most {abi.VN_MAX_CPUS}")
+    return ncpus
+
+
+def _cpu(cpu: int) -> int:
+    if not 0 <= cpu < abi.VN_MAX_CPUS:
+        raise BridgeError(f"CPU {cpu} asked for, a vnode's CPUs are 0..{abi.VN_MAX_CPUS - 1}")
+    return cpu
+
+
+def _mailbox(cpu: int) -> int:
+    return abi.VN_BR_DEBUG + _cpu(cpu) * abi.DEBUG.size
+
+
+class Output(NamedTuple):
+    """A piece of console output."""
+
+    data: bytes
+    """As the vnode wrote it, terminal escapes and all: see adeos.text before showing it."""
+    lost: int
+    """Bytes before it that were overwritten before they were read."""
+
+
+class ConsoleReader:
+    """Reads a console output ring that overwrites; begins with the oldest byte that is there."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        head = self._head()
+        # Until the ring is full for the first time, the bytes behind head are no output.
+        self._position = max(0, head - abi.VN_CONSOLE_OUT_BYTES)
+
+    def _head(self) -> int:
+        return int(abi.RING.get(self._view, abi.VN_BR_CONSOLE_OUT, "head"))
+
+    def read(self) -> Output:
+        """What came since the last call; empty data when nothing did."""
+        size = abi.VN_CONSOLE_OUT_BYTES
+        head = self._head()
+        fresh = head - self._position & _MASK32
+        lost = max(0, fresh - size)
+        fresh -= lost
+        start = abi.VN_BR_CONSOLE_OUT + abi.RING.size
+        ring = self._view[start : start + size]
+        begin = head - fresh & _MASK32
+        first = min(fresh, size - begin % size)
+        data = bytes(ring[begin % size : begin % size + first]) + bytes(ring[: fresh - first])
+        # Bytes that the producer overwrote during the copy are no longer what they were.
+        torn = max(0, (self._head() - begin & _MASK32) - size) if fresh else 0
+        torn = min(torn, fresh)
+        self._position = head
+        return Output(data[torn:], lost + torn)
+
+
+class RootBridge:
+    """The root bridge over `view` (VN_ROOT_SIZE bytes): the daemon's word, for observers."""
+
+    def __init__(self, view: memoryview) -> None:
+        if len(view) < abi.VN_ROOT_TABLE + abi.VN_MAX_VNODES * abi.STATUS.size:
+            raise BridgeError(f"root bridge of {len(view):#x} bytes is too small")
+        self.view = view
+
+    @classmethod
+    def open(cls, machine: Machine, *, writable: bool = False) -> "RootBridge":
+        """The root bridge of `machine`."""
+        base = machine.info().root_pa
+        return cls(machine.view(base, abi.VN_ROOT_SIZE, writable=writable))
+
+    def head(self) -> abi.RootHead | None:
+        """The daemon's signs of life, None when no daemon has run since the machine booted."""
+        head: abi.RootHead = abi.ROOT_HEAD.unpack(self.view, 0)
+        if head.magic == 0:
+            return None
+        _check(head.magic == abi.VN_ROOT_MAGIC, "vn_root_head.magic", head.magic)
+        _check(head.abi == abi.VN_ABI_VERSION, "vn_root_head.abi", head.abi)
+        return head
+
+    def status(self, vnode: int) -> abi.Status | None:
+        """What the daemon says of a vnode, None when it knows none of that id."""
+        status: abi.Status = seq_read(abi.STATUS, self.view, _entry(vnode))
+        if status.id == 0:
+            return None
+        _check(status.id == vnode, f"vn_status.id of vnode {vnode}", status.id)
+        _check(status.ncpus <= abi.VN_MAX_CPUS, "vn_status.ncpus", status.ncpus)
+        return status
+
+    def statuses(self) -> list[abi.Status]:
+        """All vnodes the daemon knows, by id."""
+        every = (self.status(vnode) for vnode in range(1, abi.VN_MAX_VNODES))
+        return [status for status in every if status is not None]
+
+    # The daemon's writers
+
+    def init(self, head: abi.RootHead) -> int:
+        """Takes the root bridge over: empty table, `head`, magic last.  The new epoch."""
+        old = abi.ROOT_HEAD.unpack(self.view, 0)
+        epoch = old.epoch + 1 & _MASK32 if old.magic == abi.VN_ROOT_MAGIC else 1
+        end = abi.VN_ROOT_TABLE + abi.VN_MAX_VNODES * abi.STATUS.size
+        self.view[:end] = bytes(end)
+        head = head._replace(magic=0, abi=abi.VN_ABI_VERSION, epoch=epoch)
+        self.view[: abi.ROOT_HEAD.size] = abi.ROOT_HEAD.pack(head)
+        abi.ROOT_HEAD.put(self.view, 0, "magic", abi.VN_ROOT_MAGIC)
+        return epoch
+
+    def beat(self, count: int, tsc: int, late_ticks: int) -> None:
+        """Writes a watch tick."""
+        abi.ROOT_HEAD.put(self.view, 0, "late_ticks", late_ticks)
+        abi.ROOT_HEAD.put(self.view, 0, "beat_tsc", tsc)
+        abi.ROOT_HEAD.put(self.view, 0, "beat", count)
+
+    def publish(self, status: abi.Status) -> None:
+        """Writes a vnode's entry (its `seq` is kept here)."""
+        at = _entry(status.id)
+        odd = (abi.STATUS.get(self.view, at, "seq") | 1) & _MASK32
+        abi.STATUS.put(self.view, at, "seq", odd)
+        data = abi.STATUS.pack(status._replace(seq=odd))
+        self.view[at : at + len(data)] = data
+        abi.STATUS.put(self.view, at, "seq", odd + 1 & _MASK32)
+
+    def retract(self, vnode: int) -> None:
+        """Empties a vnode's entry."""
+        blank = abi.STATUS.unpack(bytes(abi.STATUS.size))
+        at = _entry(vnode)
+        odd = (abi.STATUS.get(self.view, at, "seq") | 1) & _MASK32
+        abi.STATUS.put(self.view, at, "seq", odd)
+        data = abi.STATUS.pack(blank._replace(seq=odd))
+        self.view[at : at + len(data)] = data
+        abi.STATUS.put(self.view, at, "seq", odd + 1 & _MASK32)
+
+
+def _entry(vnode: int) -> int:
+    if not 0 < vnode < abi.VN_MAX_VNODES:
+        raise BridgeError(f"vnode {vnode} asked for, ids are 1..{abi.VN_MAX_VNODES - 1}")
+    return abi.VN_ROOT_TABLE + vnode * abi.STATUS.size

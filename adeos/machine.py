@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The narrow interface to a machine's CPUs and memory, and what passes through it.
+
+Implementations: adeos.kmb (the real one, /dev/kmb) and adeos.fake (for tests).  Addresses are
+physical and in bytes, times are TSC cycles, CPUs are Linux CPU numbers in the root except where an
+index within the vnode is named.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from adeos.abi import KmbCpu, Range, RootInfo
+
+__all__ = ["Binding", "Event", "KmbCpu", "Machine", "Range", "RootInfo"]
+
+
+class Binding(NamedTuple):
+    """A vnode and what it owns."""
+
+    vnode: int
+    cpus: tuple[int, ...]
+    """Linux CPU numbers in the root, the vnode's boot CPU first."""
+    region: Range
+    slot: Range
+    vector: int
+    """Root vector of this vnode's portal, and the APIC id it goes to."""
+    dest_apicid: int
+    started: int
+    """CPUs that run the vnode, 0 = all parked."""
+    rings: int
+    """Doorbells rung by the vnode since it was bound."""
+    start_tsc: int
+    """TSC of the last start of the boot CPU."""
+
+
+class Event(NamedTuple):
+    """A vnode rang its portal."""
+
+    vnode: int
+    rings: int
+    """Since this reader last read them."""
+    tsc: int
+    last_tsc: int
+
+
+class Machine(Protocol):
+    """A machine with CPUs and memory given to vnodes.
+
+    All methods may raise MachineMissing; those that change something want the owner and raise
+    OwnerError for anyone else.
+    """
+
+    def info(self) -> RootInfo:
+        """Facts of the machine; `range` holds the valid entries only."""
+        ...
+
+    def cpus(self) -> tuple[KmbCpu, ...]:
+        """The CPUs given to vnodes."""
+        ...
+
+    def tsc(self) -> int:
+        """The TSC now."""
+        ...
+
+    def claim(self) -> None:
+        """Become the owner; OwnerError when another process is."""
+        ...
+
+    def view(self, base: int, size: int, *, writable: bool = False) -> memoryview:
+        """Memory given to vnodes, mapped (and cached); PlacementError when it is not given."""
+        ...
+
+    def bind(self, vnode: int, cpus: Sequence[int], region: Range, slot: Range) -> Binding:
+        """Give CPUs, region and slot to a vnode, or move a parked one; PlacementError."""
+        ...
+
+    def unbind(self, vnode: int) -> None:
+        """Take everything back from a parked vnode."""
+        ...
+
+    def query(self, vnode: int) -> Binding | None:
+        """What a vnode owns, None when it is not bound."""
+        ...
+
+    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
+        """Boot a parked vnode's first CPU; the TSC just before its first INIT."""
+        ...
+
+    def park(self, vnode: int, timeout_ms: int = 100) -> int:
+        """INIT all CPUs of a vnode; the TSC when the last confirmed, FenceError if one does not."""
+        ...
+
+    def nmi(self, vnode: int, cpu: int) -> None:
+        """NMI to a CPU, by its index within the vnode."""
+        ...
+
+    def ipi(self, vnode: int, cpu: int, vector: int) -> None:
+        """Fixed interrupt to a CPU, by its index within the vnode."""
+        ...
+
+    def clear(self, base: int, size: int) -> None:
+        """Fill given memory of no running vnode with zeros."""
+        ...
+
+    def fileno(self) -> int:
+        """Readable when a portal has rung."""
+        ...
+
+    def events(self) -> list[Event]:
+        """Portals that rang since the last call; never blocks."""
+        ...
+
+    def close(self) -> None:
+        """Release the device and all views."""
+        ...
