@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the supervisor wants done; the daemon carries it out in the order given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from watchdog.states import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Gather registers first (`gather`: record, nmi or nothing), then park all CPUs."""
+
+    incarnation: int
+    gather: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    """Commit an incident row before anything else is done about the fault."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Make the memory safe as the open incident's dump."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishIncident:
+    """Close the open incident."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Bind if needed and compose the memory of a new incarnation."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start the boot CPU."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Post DelayElapsed(until) at that time."""
+
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Unbind: CPUs and memory go back."""
+
+
+Action = Fence | OpenIncident | Capture | FinishIncident | Load | Start | Wait | Release
+Actions = tuple[Action, ...]

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pure core: what to do with one vnode when something happens.
+
+`step(vnode, event, now)` gives the vnode's next state and the actions to
+carry out, in order.  No I/O, no clock: the daemon carries the actions out and
+answers each with an event.  RULES is the whole behaviour; an event that has
+no rule in a state changes nothing.
+
+Three promises, tested as invariants: a vnode's memory is touched (Load,
+Capture) only after a confirmed fence; between two starts there is a fence;
+each fault gives one incident.
+
+Times: `now` and what is derived from it are nanoseconds of a steady clock;
+names ending in _tsc are TSC cycles, passed through to the incident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from kexec_restart import budget as budgets
+from kexec_restart.budget import SECOND, Account, Budget
+from watchdog.actions import (
+    Actions,
+    Capture,
+    Fence,
+    FinishIncident,
+    Load,
+    OpenIncident,
+    Release,
+    Start,
+    Wait,
+)
+from watchdog.config import Restart
+from watchdog.events import (
+    Captured,
+    CaptureFailed,
+    DelayElapsed,
+    Event,
+    Faulted,
+    Fenced,
+    FenceFailed,
+    Loaded,
+    LoadFailed,
+    Ready,
+    Recovered,
+    RestartRequested,
+    Started,
+    StartFailed,
+    StartRequested,
+    StopRequested,
+    Suspected,
+)
+from watchdog.states import IDLE, LIVE, RECORDED, Fault, State
+
+
+@dataclass(frozen=True, slots=True)
+class Vnode:
+    """All that is known of one vnode.
+
+    `fenced`: every CPU is confirmed parked, its memory may be touched.
+    `fencing`: a Fence was asked for and not answered yet.
+    `fault`: seen, and its incident not yet opened.  `incident`: one is open.
+    `running_since` is None unless running.  `wait`: end of the back-off, ns.
+    """
+
+    policy: Restart = field(default_factory=Restart)
+    state: State = State.OFFLINE
+    reason: str = ""
+    incarnation: int = 0
+    since: int = 0
+    fenced: bool = True
+    fencing: bool = False
+    fault: Fault | None = None
+    incident: bool = False
+    running_since: int | None = None
+    healthy_for: int = 0
+    wait: int | None = None
+    account: Account = field(default_factory=Account)
+    restarts: int = 0
+    incidents: int = 0
+
+
+Result = tuple[Vnode, Actions]
+
+
+def step(vnode: Vnode, event: Event, now: int) -> Result:
+    """The next state and what to do; unchanged and () where RULES has nothing."""
+    rule = TABLE.get((vnode.state, type(event)))
+    if rule is None or _stale(vnode, event):
+        return vnode, ()
+    after, actions = rule.handle(vnode, event, now)
+    if after.state is not vnode.state:
+        after = replace(after, since=now)
+    return after, actions
+
+
+def refusal(vnode: Vnode, event: StartRequested | StopRequested | RestartRequested) -> str:
+    """Why an operator's wish cannot be had now; empty when it can."""
+    if isinstance(event, StartRequested):
+        if vnode.state is State.QUARANTINED and not event.force:
+            return f"is quarantined ({vnode.reason}); look at its incidents, then use --force"
+        if vnode.state in LIVE:
+            return f"is already {vnode.state.word}"
+        if vnode.state not in IDLE or not _settled(vnode):
+            return f"is {vnode.state.word}; wait for it"
+    if isinstance(event, RestartRequested):
+        if vnode.state is State.QUARANTINED and not event.force:
+            return f"is quarantined ({vnode.reason}); look at its incidents, then use --force"
+        if vnode.state not in LIVE and (vnode.state not in IDLE or not _settled(vnode)):
+            return f"is {vnode.state.word}; wait for it"
+    return ""
+
+
+def _settled(vnode: Vnode) -> bool:
+    """Nothing is in progress; a quarantined vnode's fence may have failed."""
+    return (vnode.fenced or vnode.state is State.QUARANTINED) and not vnode.incident
+
+
+def _stale(vnode: Vnode, event: Event) -> bool:
+    if isinstance(event, Faulted):
+        return event.fault.incarnation != vnode.incarnation
+    if isinstance(event, DelayElapsed):
+        return event.until != vnode.wait
+    if isinstance(event, Fenced | FenceFailed) and not vnode.fencing:
+        return True
+    return getattr(event, "incarnation", vnode.incarnation) != vnode.incarnation
+
+
+def _budget(policy: Restart) -> Budget:
+    return Budget(
+        intensity=policy.intensity,
+        period=policy.period_s * SECOND,
+        delay=policy.delay_ms * 1_000_000,
+        backoff=policy.backoff_s * SECOND,
+        backoff_max=policy.backoff_max_s * SECOND,
+        attempts=policy.attempts,
+        healthy=policy.healthy_s * SECOND,
+    )
+
+
+# --- Handlers: (vnode, event, now) -> (vnode, actions) ---
+
+
+def _start(vnode: Vnode, event: Event, now: int) -> Result:
+    assert isinstance(event, StartRequested | RestartRequested)
+    if refusal(vnode, event):
+        return vnode, ()
+    account = Account() if event.force else vnode.account
+    vnode = replace(vnode, reason="", fault=None, account=account)
+    if not vnode.fenced:
+        return _fence(replace(vnode, state=State.RESTARTING))
+    return _load(vnode, State.LOADING)
+
+
+def _fence(vnode: Vnode, gather: str = "") -> Result:
+    return replace(vnode, fencing=True), (Fence(vnode.incarnation, gather),)
+
+
+def _is_fenced(vnode: Vnode) -> Vnode:
+    return replace(vnode, fenced=True, fencing=False)
+
+
+def _load(vnode: Vnode, state: State) -> Result:
+    incarnation = vnode.incarnation + 1
+    vnode = replace(vnode, state=state, incarnation=incarnation, wait=None)
+    return vnode, (Load(incarnation),)
+
+
+def _loaded(vnode: Vnode, event: Event, now: int) -> Result:
+    return replace(vnode, fenced=False), (Start(vnode.incarnation),)
+
+
+def _started(vnode: Vnode, event: Event, now: int) -> Result:
+    if vnode.fenced:
+        return vnode, ()
+    return replace(vnode, state=State.BOOTING), ()
+
+
+def _ready(vnode: Vnode, event: Event, now: int) -> Result:
+    done = (FinishIncident("restarted"),) if vnode.incident else ()
+    vnode = replace(vnode, state=State.RUNNING, reason="", incident=False, running_since=now)
+    return vnode, done
+
+
+def _suspected(vnode: Vnode, event: Event, now: int) -> Result:
+    assert isinstance(event, Suspected)
+    return replace(vnode, state=State.SUSPECT, reason=event.reason), ()
+
+
+def _recovered(vnode: Vnode, event: Event, now: int) -> Result:
+    return replace(vnode, state=State.RUNNING, reason=""), ()
+
+
+def _faulted(vnode: Vnode, event: Event, now: int) -> Result:
+    assert isinstance(event, Faulted)
+    if vnode.fenced or vnode.fencing:
+        return vnode, ()
+    fault = event.fault
+    ran = now - vnode.running_since if vnode.running_since is not None else 0
+    vnode = replace(vnode, fault=fault, reason=fault.reason, healthy_for=ran, running_since=None)
+    if fault.crash:
+        gather = "record" if fault.reason in RECORDED else "nmi"
+        return _fence(replace(vnode, state=State.CRASHED), gather)
+    policy = vnode.policy.on_halt if fault.reason == "halt" else vnode.policy.on_reboot
+    state = State.RESTARTING if policy == "restart" else State.HALTED
+    return _fence(replace(vnode, state=state))
+
+
+def _open(vnode: Vnode) -> Result:
+    """Open the pending fault's incident; an older one still open is closed first."""
+    if vnode.fault is None:
+        return vnode, ()
+    before = (FinishIncident("failed again"),) if vnode.incident else ()
+    opened = OpenIncident(vnode.fault)
+    vnode = replace(vnode, fault=None, incident=True, incidents=vnode.incidents + 1)
+    return vnode, (*before, opened)
+
+
+def _close(vnode: Vnode, outcome: str) -> Result:
+    if not vnode.incident:
+        return vnode, ()
+    return replace(vnode, incident=False), (FinishIncident(outcome),)
+
+
+def _fenced_crash(vnode: Vnode, event: Event, now: int) -> Result:
+    vnode, opened = _open(replace(_is_fenced(vnode), state=State.FENCED))
+    if vnode.policy.on_crash.startswith("coredump"):
+        return vnode, (*opened, Capture(vnode.incarnation))
+    vnode, actions = _after_capture(vnode, now)
+    return vnode, opened + actions
+
+
+def _captured(vnode: Vnode, event: Event, now: int) -> Result:
+    assert isinstance(event, Captured | CaptureFailed)
+    vnode = replace(vnode, account=budgets.pause(vnode.account, event.duration))
+    return _after_capture(vnode, now)
+
+
+def _after_capture(vnode: Vnode, now: int) -> Result:
+    policy = vnode.policy.on_crash
+    if policy == "preserve":
+        return _close(vnode, "preserved")
+    if policy.endswith("destroy"):
+        vnode, closed = _close(replace(vnode, state=State.STOPPED), "destroyed")
+        return vnode, (*closed, Release())
+    return _relaunch(vnode, now)
+
+
+def _relaunch(vnode: Vnode, now: int) -> Result:
+    """Restart by policy: at once, after a wait, or not any more."""
+    verdict = budgets.charge(_budget(vnode.policy), vnode.account, now, vnode.healthy_for)
+    vnode = replace(vnode, account=verdict.account, healthy_for=0)
+    if verdict.delay is None:
+        vnode, closed = _close(replace(vnode, state=State.QUARANTINED), "quarantined")
+        return vnode, closed
+    vnode = replace(vnode, state=State.RESTARTING, restarts=vnode.restarts + 1)
+    if verdict.delay:
+        until = now + verdict.delay
+        return replace(vnode, wait=until), (Wait(until),)
+    return _load(vnode, State.RESTARTING)
+
+
+def _fenced_restart(vnode: Vnode, event: Event, now: int) -> Result:
+    vnode = _is_fenced(vnode)
+    if vnode.fault is None:
+        return _load(replace(vnode, restarts=vnode.restarts + 1), State.RESTARTING)
+    vnode, opened = _open(vnode)
+    vnode, actions = _relaunch(vnode, now)
+    return vnode, opened + actions
+
+
+def _fenced_halt(vnode: Vnode, event: Event, now: int) -> Result:
+    vnode, opened = _open(_is_fenced(vnode))
+    vnode, closed = _close(vnode, "halted")
+    return vnode, (*opened, *closed, Release())
+
+
+def _fenced_stop(vnode: Vnode, event: Event, now: int) -> Result:
+    """Stopped by an operator; a fault that came first is still recorded, with its dump."""
+    crashed = vnode.fault is not None and vnode.fault.crash
+    vnode, opened = _open(_is_fenced(vnode))
+    if crashed and vnode.policy.on_crash.startswith("coredump"):
+        return vnode, (*opened, Capture(vnode.incarnation))
+    vnode, closed = _close(vnode, "stopped")
+    return vnode, (*opened, *closed, Release())
+
+
+def _stop(vnode: Vnode, event: Event, now: int) -> Result:
+    vnode = replace(vnode, state=State.STOPPED, wait=None, running_since=None)
+    if vnode.fault is None:
+        vnode = replace(vnode, reason="operator")
+    if vnode.fenced or vnode.fencing:
+        return vnode, ()
+    return _fence(vnode)
+
+
+def _stop_waiting(vnode: Vnode, event: Event, now: int) -> Result:
+    """Out of a back-off nothing is in progress; out of a load its end is awaited."""
+    waiting = vnode.wait is not None
+    vnode, actions = _stop(vnode, event, now)
+    if not waiting:
+        return vnode, actions
+    vnode, closed = _close(vnode, "stopped")
+    return vnode, (*closed, Release())
+
+
+def _stop_idle(vnode: Vnode, event: Event, now: int) -> Result:
+    if vnode.state is State.FENCED and vnode.incident:
+        return replace(vnode, state=State.STOPPED), ()  # the capture's end releases it
+    if not vnode.fenced:
+        return _stop(vnode, event, now)
+    return replace(vnode, state=State.STOPPED, reason="operator"), (Release(),)
+
+
+def _release(vnode: Vnode, event: Event, now: int) -> Result:
+    """In state stopped: what was in progress has ended."""
+    vnode, closed = _close(vnode, "stopped")
+    return vnode, (*closed, Release())
+
+
+def _restart(vnode: Vnode, event: Event, now: int) -> Result:
+    return _fence(replace(vnode, state=State.RESTARTING, reason="operator", running_since=None))
+
+
+def _delay_elapsed(vnode: Vnode, event: Event, now: int) -> Result:
+    return _load(vnode, State.RESTARTING)
+
+
+def _load_failed(vnode: Vnode, event: Event, now: int) -> Result:
+    """A first start leaves nothing behind; a restart that cannot load needs an operator."""
+    assert isinstance(event, LoadFailed)
+    if vnode.state is State.LOADING:
+        return replace(vnode, state=State.OFFLINE, reason=event.text), (Release(),)
+    vnode = replace(vnode, state=State.QUARANTINED, reason=event.text)
+    return _close(vnode, "load failed")
+
+
+def _start_failed(vnode: Vnode, event: Event, now: int) -> Result:
+    assert isinstance(event, StartFailed)
+    vnode = replace(vnode, state=State.QUARANTINED, reason=event.text)
+    return _close(vnode, "start failed")
+
+
+def _fence_failed(vnode: Vnode, event: Event, now: int) -> Result:
+    vnode, opened = _open(vnode)
+    vnode, closed = _close(vnode, "fence failed")
+    vnode = replace(
+        vnode, state=State.QUARANTINED, reason="fence failed", fenced=False, fencing=False
+    )
+    return vnode, opened + closed
+
+
+class Rule(NamedTuple):
+    """One row: in these states, on this event, this happens, and may lead to `to`."""
+
+    states: frozenset[State]
+    event: type
+    handle: Callable[[Vnode, Event, int], Result]
+    to: frozenset[State]
+
+
+def _in(*states: State) -> frozenset[State]:
+    return frozenset(states)
+
+
+_S = State
+_RELAUNCH = _in(_S.RESTARTING, _S.QUARANTINED)
+_DOWN = _in(_S.CRASHED, _S.RESTARTING, _S.HALTED)
+_COMPOSING = _in(_S.LOADING, _S.RESTARTING)
+
+RULES: tuple[Rule, ...] = (
+    Rule(IDLE, StartRequested, _start, _in(_S.LOADING, _S.RESTARTING)),
+    Rule(IDLE, RestartRequested, _start, _in(_S.LOADING, _S.RESTARTING)),
+    Rule(LIVE, RestartRequested, _restart, _in(_S.RESTARTING)),
+    Rule(IDLE, StopRequested, _stop_idle, _in(_S.STOPPED)),
+    Rule(LIVE | _in(_S.LOADING, _S.CRASHED), StopRequested, _stop, _in(_S.STOPPED)),
+    Rule(_in(_S.RESTARTING), StopRequested, _stop_waiting, _in(_S.STOPPED)),
+    Rule(_COMPOSING, Loaded, _loaded, _COMPOSING),
+    Rule(_COMPOSING, LoadFailed, _load_failed, _in(_S.OFFLINE, _S.QUARANTINED)),
+    Rule(_COMPOSING, Started, _started, _in(_S.BOOTING)),
+    Rule(_COMPOSING, StartFailed, _start_failed, _in(_S.QUARANTINED)),
+    Rule(_in(_S.BOOTING), Ready, _ready, _in(_S.RUNNING)),
+    Rule(_in(_S.RUNNING), Suspected, _suspected, _in(_S.SUSPECT)),
+    Rule(_in(_S.SUSPECT), Suspected, _suspected, _in(_S.SUSPECT)),
+    Rule(_in(_S.SUSPECT), Recovered, _recovered, _in(_S.RUNNING)),
+    Rule(LIVE | _COMPOSING, Faulted, _faulted, _DOWN),
+    Rule(
+        _in(_S.CRASHED),
+        Fenced,
+        _fenced_crash,
+        _RELAUNCH | _in(_S.FENCED, _S.STOPPED),
+    ),
+    Rule(_in(_S.RESTARTING), Fenced, _fenced_restart, _RELAUNCH),
+    Rule(_in(_S.HALTED), Fenced, _fenced_halt, _in(_S.HALTED)),
+    Rule(_in(_S.STOPPED), Fenced, _fenced_stop, _in(_S.STOPPED)),
+    Rule(_DOWN | _in(_S.STOPPED), FenceFailed, _fence_failed, _in(_S.QUARANTINED)),
+    Rule(_in(_S.FENCED), Captured, _captured, _RELAUNCH | _in(_S.STOPPED, _S.FENCED)),
+    Rule(_in(_S.FENCED), CaptureFailed, _captured, _RELAUNCH | _in(_S.STOPPED, _S.FENCED)),
+    Rule(_in(_S.STOPPED), Captured, _release, _in(_S.STOPPED)),
+    Rule(_in(_S.STOPPED), CaptureFailed, _release, _in(_S.STOPPED)),
+    Rule(_in(_S.STOPPED), Loaded, _release, _in(_S.STOPPED)),
+    Rule(_in(_S.STOPPED), LoadFailed, _release, _in(_S.STOPPED)),
+    Rule(_in(_S.RESTARTING), DelayElapsed, _delay_elapsed, _in(_S.RESTARTING)),
+)
+
+TABLE: dict[tuple[State, type], Rule] = {
+    (state, rule.event): rule for rule in RULES for state in rule.states
+}
