@@ -69,7 +69,7 @@ def entry(name: str, build: Callable[[Path], Path]) -> Path:
             for old in root.glob(f"{SCRATCH}{name}-*"):
                 if old != scratch:
                     shutil.rmtree(old, ignore_errors=True)
-            os.rename(build(scratch), final)
+            build(scratch).rename(final)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return final
@@ -77,7 +77,7 @@ def entry(name: str, build: Callable[[Path], Path]) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as lock:
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -86,10 +86,10 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replaces `path` as a whole; a reader sees the old or the new content."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with open(handle, "wb") as out:
+        with os.fdopen(handle, "wb") as out:
             out.write(data)
             os.fchmod(out.fileno(), mode)
-        os.rename(name, path)
+        Path(name).rename(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -109,7 +109,7 @@ def place(source: Path, target: Path) -> None:
         os.link(source, spare)
     except OSError:
         shutil.copyfile(source, spare)
-    os.rename(spare, target)
+    spare.rename(target)
 
 
 def program(name: str, package: str) -> str:

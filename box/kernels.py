@@ -9,10 +9,12 @@ from __future__ import annotations
 import lzma
 import re
 from dataclasses import dataclass
+from functools import cache as cache_calls
 from pathlib import Path
+from typing import NamedTuple
 
 from box import cache
-from box.errors import BuildFailed, HostLacks
+from box.errors import BadOption, BuildFailed, HostLacks
 
 FLAVOURS = {"cloud": "linux-image-cloud-amd64", "amd64": "linux-image-amd64"}
 
@@ -51,12 +53,20 @@ class KernelImage:
         ]
 
 
-def depends_on(output: str) -> str:
-    """Kernel version out of `apt-cache depends linux-image-...-amd64`."""
-    match = re.search(r"^\s*Depends: linux-image-(\d[\w.+~-]*)$", output, re.MULTILINE)
-    if match is None:
+class Meta(NamedTuple):
+    """What a flavour's meta package says."""
+
+    kernel: str  # as uname -r says, e.g. 6.1.0-56-cloud-amd64
+    package_version: str  # e.g. 6.1.192-2
+
+
+def parse_meta(output: str) -> Meta:
+    """Out of `apt-cache show --no-all-versions linux-image-...-amd64`."""
+    depends = re.search(r"^Depends:.*\blinux-image-(\d[\w.+~-]*)", output, re.MULTILINE)
+    version = re.search(r"^Version: ([\w.+~:-]+)$", output, re.MULTILINE)
+    if depends is None or version is None:
         raise HostLacks("apt knows no Debian kernel image: check its sources, then apt-get update")
-    return match[1]
+    return Meta(depends[1], version[1].replace(":", "_"))
 
 
 def load_order(modules_dep: str, names: list[str]) -> list[str]:
@@ -83,23 +93,19 @@ def module_bytes(path: Path) -> bytes:
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def current_version(flavour: str) -> str:
-    """Version that the flavour's meta package depends on, e.g. 6.1.0-56-cloud-amd64."""
+@cache_calls
+def current(flavour: str) -> Meta:
+    """The newest kernel of a flavour that apt knows of."""
     if flavour not in FLAVOURS:
-        raise HostLacks(f"no kernel flavour {flavour!r}: choose one of {', '.join(FLAVOURS)}")
-    return depends_on(
-        cache.run("kernel version", ["apt-cache", "depends", FLAVOURS[flavour]], timeout=60)
-    )
+        raise BadOption(f"no kernel flavour {flavour!r}: choose one of {', '.join(FLAVOURS)}")
+    argv = ["apt-cache", "show", "--no-all-versions", FLAVOURS[flavour]]
+    return parse_meta(cache.run("kernel version", argv, timeout=60))
 
 
 def fetch(flavour: str, progress: cache.Progress) -> KernelImage:
     """The current kernel of a flavour, unpacked."""
-    version = current_version(flavour)
+    version, package_version = current(flavour)
     package = f"linux-image-{version}"
-    policy = cache.run("kernel version", ["apt-cache", "policy", package], timeout=60)
-    candidate = re.search(r"^\s*Candidate: (\S+)$", policy, re.MULTILINE)
-    if candidate is None or candidate[1] == "(none)":
-        raise HostLacks(f"apt has no {package}: apt-get update")
 
     def build(scratch: Path) -> Path:
         progress(f"kernel {version}: fetching the Debian package")
@@ -117,4 +123,4 @@ def fetch(flavour: str, progress: cache.Progress) -> KernelImage:
         cache.run(package, [cache.program("depmod", "kmod"), "-b", tree, version], timeout=120)
         return tree
 
-    return KernelImage(version, cache.entry(f"{package}_{candidate[1]}".replace(":", "_"), build))
+    return KernelImage(version, cache.entry(f"{package}_{package_version}", build))

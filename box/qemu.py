@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,14 +78,16 @@ def _drive(name: str, image: Path, readonly: str) -> str:
     return f"file={_escape(image)},format=raw,if=none,id={name},readonly={readonly}"
 
 
-def monitor(path: Path, command: str, timeout: float = 5.0, **arguments: object) -> object:
+def monitor(
+    path: Path, command: str, arguments: Mapping[str, object], timeout: float = 5.0
+) -> object:
     """Runs one QMP command and gives its result; BoxError when QEMU refuses or is silent."""
     try:
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(timeout)
             link.connect(str(path))
             lines = link.makefile("rwb")
-            for name, args in (("qmp_capabilities", {}), (command, arguments)):
+            for name, args in (("qmp_capabilities", {}), (command, dict(arguments))):
                 lines.write(json.dumps({"execute": name, "arguments": args}).encode() + b"\n")
                 lines.flush()
                 reply = _reply(lines.readline)

@@ -113,7 +113,8 @@ def _compile(target: Path) -> None:
     """Byte code for the box's Python; another version than ours would not read it."""
     if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON:
         return
-    argv = [sys.executable, "-m", "compileall", "-q", "-s", target, "-p", "/", target]
+    argv: list[str | Path] = [sys.executable, "-m", "compileall", "-q"]
+    argv += ["-s", target, "-p", "/", target]
     cache.run("Python packages", argv, timeout=300)
 
 

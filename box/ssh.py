@@ -22,7 +22,8 @@ def make_keys(directory: Path) -> None:
     for name in ("client_key", "host_key"):
         if not (directory / f"{name}.pub").exists():
             (directory / name).unlink(missing_ok=True)
-            argv = [tool, "-q", "-t", "ed25519", "-N", "", "-C", ALIAS, "-f", directory / name]
+            argv: list[str | Path] = [tool, "-q", "-t", "ed25519", "-N", "", "-C", ALIAS]
+            argv += ["-f", directory / name]
             cache.run("ssh keys", argv, timeout=30)
     public = (directory / "host_key.pub").read_text()
     cache.write_atomically(directory / "known_hosts", f"{ALIAS} {public}".encode())
