@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""doctor: checks the machine and says plainly what containment does not cover."""
+
+from __future__ import annotations
+
+import click
+
+from cli import machine_check, output
+from cli.errors import ExitCode
+from cli.session import Session, open_machine
+from cli.verb import Place, verb
+
+COLOUR = {"ok": "green", "note": "yellow", "missing": "red"}
+
+
+@verb(
+    "doctor",
+    place=lambda given: Place.HERE if given["here"] else Place.EITHER,
+    examples=[
+        "vnode-debug doctor            the box when one runs, else this machine",
+        "vnode-debug doctor --here     this machine",
+        "vnode-debug doctor --json | jq '.checks[] | select(.verdict == \"missing\")'",
+    ],
+)
+@click.option("--here", is_flag=True, help="Check this machine even when a box runs.")
+def command(session: Session, here: bool) -> int:
+    """Check this machine and tell its limits."""
+    facts = machine_check.gather(open_machine=session.machine_factory or open_machine)
+    role, checks = machine_check.role(facts), machine_check.check(facts)
+    if session.json:
+        output.write_json(
+            {
+                "role": role.value,
+                "checks": [c._asdict() | {"verdict": c.verdict.value} for c in checks],
+                "limits": machine_check.LIMITS,
+            }
+        )
+    else:
+        rows = [
+            (c.verdict.value, c.name, c.text + (f": {c.hint}" if c.hint else "")) for c in checks
+        ]
+        output.write(f"This machine as {role.value}\n")
+        output.write(output.table(("", "CHECK", ""), rows, colour=COLOUR))
+        output.write("\nLimits of containment")
+        output.write("\n".join(f"- {limit}" for limit in machine_check.LIMITS))
+    return ExitCode.DONE if machine_check.complete(checks) else ExitCode.MACHINE

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What one call of vnode-debug works with: the machine, the daemon, the incident store.
+
+Each is opened when a verb first asks for it, so that a verb pays only for what
+it uses.  Tests hand in a machine factory and paths of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.errors import MachineMissing
+
+if TYPE_CHECKING:
+    from crashdump.store import IncidentStore
+
+    from adeos.machine import Machine
+    from cli.remote import Target
+    from watchdog.client import Client
+
+DEVICE = Path("/dev/kmb")
+NO_MACHINE = (
+    f"no {DEVICE} here and no box runs; start one with 'vnode-debug box up', name a machine with "
+    "--host USER@MACHINE, or on a root vnode run 'vnode-debug up'"
+)
+
+MachineFactory = Callable[[], "Machine"]
+
+
+def open_machine() -> Machine:
+    """/dev/kmb as an observer."""
+    from adeos.kmb import KmbMachine
+
+    return KmbMachine()
+
+
+def find_box() -> Target | None:
+    """The running box, or None."""
+    from cli.remote import running_box
+
+    return running_box()
+
+
+class Session:
+    """The state of one command line; also click's context object."""
+
+    def __init__(
+        self,
+        machine_factory: MachineFactory | None = None,
+        box: Callable[[], Target | None] = find_box,
+    ) -> None:
+        self.machine_factory = machine_factory
+        self.box = box
+        self.host: Target | None = None
+        self.quiet = False
+        self.json = False
+        self._machine: Machine | None = None
+
+    def elsewhere(self, *, required: bool) -> Target | None:
+        """The machine to go to, None to work here.
+
+        Raises MachineMissing when there is none and one is required.
+        """
+        if self.host is not None:
+            return self.host
+        if self.machine_factory is not None or DEVICE.exists():
+            return None
+        box = self.box()
+        if box is None and required:
+            raise MachineMissing(NO_MACHINE)
+        return box
+
+    def flags(self) -> list[str]:
+        """The global options to hand on to another machine."""
+        return ["--quiet"] if self.quiet else []
+
+    def machine(self) -> Machine:
+        """The machine, opened for observing at the first call."""
+        if self._machine is None:
+            self._machine = (self.machine_factory or open_machine)()
+        return self._machine
+
+    def client(self) -> Client:
+        """The way to the daemon."""
+        from watchdog import paths
+        from watchdog.client import Client
+
+        return Client(paths.control_socket())
+
+    def store(self) -> IncidentStore:
+        """The incident store of this machine."""
+        from crashdump.store import IncidentStore
+
+        from watchdog import paths
+
+        return IncidentStore(paths.state_dir())
