@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Judges the beats of one incarnation of one vnode.  Pure: counts and times in, a verdict out.
+
+Each CPU beats in three layers (irq, sched, user).  A layer of a CPU is armed
+by its first beat; from then on silence beyond half its limit makes it
+suspect, beyond its limit failed.  Only changes of the counts are believed,
+timed by the root's own clock: a vnode's stamps and a count that runs
+backwards prove nothing.
+
+The watcher doubts itself: when its own tick came late, the time it was absent
+is not counted as silence (a stalled host stalls the vnodes too).
+
+Limits are fixed; an adaptive judge (phi accrual) would replace `_quiet`.
+Times are TSC cycles.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple
+
+LAYERS = ("irq", "sched", "user")
+STRIDE = 4
+"""Entries a CPU in the counts: struct vn_beat has room for four layers."""
+
+REASONS = ("irqhang", "softlockup", "hang")
+"""What a dead layer means when the layers below it beat."""
+
+
+class Level(enum.IntEnum):
+    """Verdict on a vnode, the worst of its CPUs and layers."""
+
+    OK = 0
+    SUSPECT = 1
+    FAILED = 2
+
+
+class Verdict(NamedTuple):
+    """`cpu` and `layer` (index) of the worst entry; `quiet_since` its last beat as seen here."""
+
+    level: Level
+    cpu: int = -1
+    layer: int = -1
+    quiet_since: int = 0
+
+    @property
+    def reason(self) -> str:
+        """irqhang, softlockup or hang; empty when all is well."""
+        return REASONS[self.layer] if self.level else ""
+
+
+OK = Verdict(Level.OK)
+
+
+class Detector:
+    """The beats of one incarnation.
+
+    `limits`: silence allowed a layer, TSC cycles.  `now`: when it was made.
+    """
+
+    def __init__(self, ncpus: int, limits: Sequence[int], now: int) -> None:
+        self.limits = tuple(limits[: len(LAYERS)])
+        self.backwards = 0
+        """Counts that ran backwards so far: someone scribbles."""
+        size = STRIDE * ncpus
+        self._last = [0] * size
+        self._seen = [0] * size
+        self._entries = [c * STRIDE + layer for c in range(ncpus) for layer in range(len(LAYERS))]
+        self._half = [self.limits[e % STRIDE] // 2 if e % STRIDE < 3 else 0 for e in range(size)]
+        self._made = now
+
+    def armed(self, layer: int) -> bool:
+        """Whether any CPU has beaten in this layer."""
+        return any(self._seen[layer::STRIDE])
+
+    def forgive(self, cycles: int) -> None:
+        """Take `cycles` of the watcher's own absence out of every silence."""
+        self._seen = [seen and seen + cycles for seen in self._seen]
+
+    def observe(self, counts: Sequence[int], now: int) -> Verdict:
+        """Judge one reading of the counts (entry STRIDE * cpu + layer)."""
+        late: list[int] = []
+        last, seen, half = self._last, self._seen, self._half
+        for entry in self._entries:
+            count = counts[entry]
+            if count > last[entry]:
+                last[entry] = count
+                seen[entry] = now
+            elif count < last[entry]:
+                last[entry] = count
+                self.backwards += 1
+            if seen[entry] and now - seen[entry] > half[entry]:
+                late.append(entry)
+        return self._worst(late, now) if late else OK
+
+    def _worst(self, late: list[int], now: int) -> Verdict:
+        """The lowest late layer explains those above it, on its CPU first."""
+        failed = [e for e in late if now - self._seen[e] > self.limits[e % STRIDE]]
+        if not failed:
+            entry = min(late, key=lambda e: (e % STRIDE, e))
+            return self._verdict(Level.SUSPECT, entry)
+        entry = min(failed, key=lambda e: (e % STRIDE, e))
+        below = [e for e in late if e // STRIDE == entry // STRIDE and e < entry]
+        return self._verdict(Level.FAILED, min(below, default=entry))
+
+    def _verdict(self, level: Level, entry: int) -> Verdict:
+        return Verdict(level, entry // STRIDE, entry % STRIDE, self._seen[entry])
+
+
+class OwnPace:
+    """The watcher's own ticks: how late this one is, and how many were."""
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+        self.ticks = 0
+        self.late = 0
+        self._last: int | None = None
+
+    def tick(self, now: int) -> int:
+        """Cycles of absence to forgive: 0 unless the tick came more than a period late."""
+        gap = self.period if self._last is None else now - self._last
+        self._last = now
+        self.ticks += 1
+        if 0 <= gap <= 2 * self.period:
+            return 0
+        self.late += 1
+        return max(gap - self.period, 0)
+
+
+class BootWatch:
+    """A vnode between its start and its first user beat.
+
+    Fails when `timeout` cycles passed; moving jiffies (the kernel lives, user
+    space is slow) allow the same again, once.
+    """
+
+    def __init__(self, started: int, timeout: int) -> None:
+        self.started = started
+        self.timeout = timeout
+        self.jiffies: int | None = None
+        self.jiffies_seen = 0
+
+    def vital(self, jiffies: int, now: int) -> None:
+        """A reading of the kernel's jiffies."""
+        if self.jiffies is not None and jiffies != self.jiffies:
+            self.jiffies_seen = now
+        self.jiffies = jiffies
+
+    def failed(self, now: int) -> bool:
+        """Whether the boot has taken too long."""
+        spent = now - self.started
+        if spent <= self.timeout:
+            return False
+        moving = self.jiffies_seen and now - self.jiffies_seen < self.timeout // 4
+        return spent > 2 * self.timeout if moving else True
