@@ -26,7 +26,7 @@ _MAX_NOTE = 0x10000  # VMCOREINFO is a page
 
 
 def seq_read(layout: Layout[Any], view: memoryview, at: int) -> Any:
-    """A struct guarded by its member `seq`, in one consistent state; BridgeError if there is none."""
+    """A struct guarded by its member `seq`, in one consistent state; else BridgeError."""
     for _ in range(SEQ_RETRIES):
         before = layout.get(view, at, "seq")
         if before & 1:
@@ -35,6 +35,14 @@ def seq_read(layout: Layout[Any], view: memoryview, at: int) -> Any:
         if layout.get(view, at, "seq") == before:
             return _unpack(layout, copy, 0)
     raise BridgeError(f"{layout.c_name} at {at:#x} of the bridge is being written for ever")
+
+
+def seq_write(layout: Layout[Any], view: memoryview, at: int, value: Any) -> None:
+    """Writes a struct guarded by its member `seq`, which goes on from what stands there."""
+    odd = layout.get(view, at, "seq") | 1
+    layout.put(view, at, "seq", odd)
+    view[at : at + layout.size] = layout.pack(value._replace(seq=odd))
+    layout.put(view, at, "seq", odd + 1 & _MASK32)
 
 
 def _unpack(layout: Layout[Any], view: bytes | memoryview, at: int) -> Any:
@@ -70,7 +78,7 @@ class Bridge:
     # Readers
 
     def root_side(self) -> abi.RootSide:
-        """The root's half, as it stands there now; BridgeError unless it is a bridge of this ABI."""
+        """The root's half, as it stands there now; BridgeError unless of this ABI."""
         side: abi.RootSide = _unpack(abi.ROOT_SIDE, self.view, abi.VN_BR_ROOT)
         _check(side.magic == abi.VN_BRIDGE_MAGIC, "vn_root_side.magic", side.magic)
         _check(side.abi == abi.VN_ABI_VERSION, "vn_root_side.abi", side.abi)
@@ -88,9 +96,10 @@ class Bridge:
         _check(0 < side.ncpus <= abi.VN_MAX_CPUS, "vn_vnode_side.ncpus", side.ncpus)
         vector_ok = side.vector == 0 or 0x20 <= side.vector <= 0xFF
         _check(vector_ok, "vn_vnode_side.vector", side.vector)
-        _check(side.vmcoreinfo_size <= _MAX_NOTE, "vn_vnode_side.vmcoreinfo_size", side.vmcoreinfo_size)
+        note_size = side.vmcoreinfo_size
+        _check(note_size <= _MAX_NOTE, "vn_vnode_side.vmcoreinfo_size", note_size)
         if self.region is not None and side.vmcoreinfo_pa:
-            note = Range(side.vmcoreinfo_pa, side.vmcoreinfo_size)
+            note = Range(side.vmcoreinfo_pa, note_size)
             _check(self.region.contains(note), "vn_vnode_side.vmcoreinfo_pa", note.base)
         return side
 
@@ -112,7 +121,8 @@ class Bridge:
         if abi.CRASH.get(self.view, abi.VN_BR_CRASH, "state") == abi.VN_CRASH_EMPTY:
             return None
         crash: abi.Crash = _unpack(abi.CRASH, self.view, abi.VN_BR_CRASH)
-        _check(crash.state in (abi.VN_CRASH_WRITING, abi.VN_CRASH_DONE), "vn_crash.state", crash.state)
+        known = crash.state in (abi.VN_CRASH_WRITING, abi.VN_CRASH_DONE)
+        _check(known, "vn_crash.state", crash.state)
         _check(crash.cpu < abi.VN_MAX_CPUS, "vn_crash.cpu", crash.cpu)
         _check(crash.cpus_saved < 1 << abi.VN_MAX_CPUS, "vn_crash.cpus_saved", crash.cpus_saved)
         _check(crash.kmsg_len <= abi.VN_KMSG_SIZE, "vn_crash.kmsg_len", crash.kmsg_len)
@@ -321,22 +331,12 @@ class RootBridge:
 
     def publish(self, status: abi.Status) -> None:
         """Writes a vnode's entry (its `seq` is kept here)."""
-        at = _entry(status.id)
-        odd = (abi.STATUS.get(self.view, at, "seq") | 1) & _MASK32
-        abi.STATUS.put(self.view, at, "seq", odd)
-        data = abi.STATUS.pack(status._replace(seq=odd))
-        self.view[at : at + len(data)] = data
-        abi.STATUS.put(self.view, at, "seq", odd + 1 & _MASK32)
+        seq_write(abi.STATUS, self.view, _entry(status.id), status)
 
     def retract(self, vnode: int) -> None:
         """Empties a vnode's entry."""
         blank = abi.STATUS.unpack(bytes(abi.STATUS.size))
-        at = _entry(vnode)
-        odd = (abi.STATUS.get(self.view, at, "seq") | 1) & _MASK32
-        abi.STATUS.put(self.view, at, "seq", odd)
-        data = abi.STATUS.pack(blank._replace(seq=odd))
-        self.view[at : at + len(data)] = data
-        abi.STATUS.put(self.view, at, "seq", odd + 1 & _MASK32)
+        seq_write(abi.STATUS, self.view, _entry(vnode), blank)
 
 
 def _entry(vnode: int) -> int:

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine in memory for tests, with vnodes that play their agents over real bridges.
+
+FakeMachine keeps the rules of /dev/kmb: claims, bounds, one owner a CPU, parked before started.
+Limits: no kernel runs and no code is executed; the TSC is the clock given; a hung vnode is parked
+at once unless its CPU is in `unparkable`.
+"""
+
+import mmap
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from adeos import abi
+from adeos.abi import KmbCpu, Range, RootInfo
+from adeos.errors import FenceError, OwnerError, PlacementError
+from adeos.fake_agent import FakeVnode
+from adeos.machine import Binding, Event
+
+__all__ = ["TSC_KHZ", "FakeMachine", "FakeVnode"]
+
+TSC_KHZ = 1_000_000
+"""So that a TSC cycle of the default clock is a nanosecond."""
+
+FIRST_VECTOR = 0x70
+_PAGE = 0x1000
+
+
+class FakeMachine:
+    """CPUs 1..`ncpus` (APIC ids the same) and memory given to vnodes; owned by whoever claims it.
+
+    `clock` returns the TSC.  With `boots`, a start makes the vnode's kernel come up to its agent
+    at once; `vnodes` holds the FakeVnode of each vnode that was started.
+    """
+
+    def __init__(
+        self,
+        ncpus: int = 3,
+        ranges: Sequence[Range] = (Range(0x20000000, 0x20000000), Range(0x140000000, 0x20000000)),
+        low: Range = Range(0x10000, 0x80000),  # noqa: B008  (a NamedTuple, immutable)
+        clock: Callable[[], int] = time.monotonic_ns,
+        *,
+        boots: bool = True,
+    ) -> None:
+        self.clock = clock
+        self.boots = boots
+        self.low = low
+        self.root_pa = ranges[0].base
+        first = Range(ranges[0].base + abi.VN_ROOT_SIZE, ranges[0].size - abi.VN_ROOT_SIZE)
+        self.ranges = (first, *ranges[1:])
+        self._memory = [(r, _anonymous(r.size)) for r in (*ranges, low)]
+        self._cpus = {n: KmbCpu(n, n, abi.KMB_CPU_IDLE, 0) for n in range(1, ncpus + 1)}
+        self._bound: dict[int, Binding] = {}
+        self._rings: dict[int, Event] = {}
+        self._claimed = False
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.vnodes: dict[int, FakeVnode] = {}
+        self.unparkable: set[int] = set()
+        """CPUs that will not confirm a parking."""
+        self.foreign_owner = 0
+        """When not 0, the pid of a process that owns the machine, so that claim() fails."""
+
+    def info(self) -> RootInfo:
+        return RootInfo(
+            abi=abi.VN_ABI_VERSION,
+            x2apic=0,
+            tsc_khz=TSC_KHZ,
+            tsc=self.tsc(),
+            boot_apicid=0,
+            nranges=len(self.ranges),
+            low_base=self.low.base,
+            low_size=self.low.size,
+            root_pa=self.root_pa,
+            owner_pid=self.foreign_owner or (os.getpid() if self._claimed else 0),
+            ncpus=len(self._cpus),
+            range=self.ranges,
+        )
+
+    def cpus(self) -> tuple[KmbCpu, ...]:
+        return tuple(self._cpus.values())
+
+    def tsc(self) -> int:
+        return self.clock()
+
+    def claim(self) -> None:
+        if self.foreign_owner:
+            raise OwnerError(f"process {self.foreign_owner} owns the machine")
+        self._claimed = True
+
+    def view(self, base: int, size: int, *, writable: bool = False) -> memoryview:
+        if writable:
+            self._owned()
+        wanted = Range(base, size)
+        for given, memory in self._memory:
+            if size > 0 and given.contains(wanted):
+                part = memory[base - given.base : base - given.base + size]
+                return part if writable else part.toreadonly()
+        raise PlacementError(f"{size:#x} bytes at {base:#x} are not given to vnodes")
+
+    def bind(self, vnode: int, cpus: Sequence[int], region: Range, slot: Range) -> Binding:
+        self._owned()
+        self._check_bind(vnode, cpus, region, slot)
+        old = self._bound.get(vnode)
+        if old is not None and (old.started or old.cpus != tuple(cpus)):
+            raise PlacementError(f"vnode {vnode} runs or has other CPUs", "park and unbind it")
+        for cpu in cpus:
+            self._cpus[cpu] = self._cpus[cpu]._replace(state=abi.KMB_CPU_PARKED, vnode=vnode)
+        vector = old.vector if old else FIRST_VECTOR + vnode
+        binding = Binding(vnode, tuple(cpus), region, slot, vector, 0, 0, 0, 0)
+        self._bound[vnode] = binding
+        return binding
+
+    def _check_bind(self, vnode: int, cpus: Sequence[int], region: Range, slot: Range) -> None:
+        if not 0 < vnode < abi.VN_MAX_VNODES:
+            raise PlacementError(f"vnode {vnode}: ids are 1..{abi.VN_MAX_VNODES - 1}")
+        if not 0 < len(cpus) <= abi.VN_MAX_CPUS or len(set(cpus)) != len(cpus):
+            raise PlacementError(f"vnode {vnode}: CPUs {list(cpus)} are none, too many or repeated")
+        for cpu in cpus:
+            if cpu not in self._cpus or self._cpus[cpu].vnode not in (0, vnode):
+                raise PlacementError(f"vnode {vnode}: CPU {cpu} is not given to vnodes, or taken")
+        if region.base % abi.VN_REGION_ALIGN or region.size < abi.VN_REGION_MIN:
+            raise PlacementError(f"vnode {vnode}: region {region} is misaligned or too small")
+        if not any(given.contains(region) for given in self.ranges):
+            raise PlacementError(f"vnode {vnode}: region {region} is not given to vnodes")
+        if slot.base % _PAGE or slot.size < abi.VN_SLOT_SIZE or not self.low.contains(slot):
+            raise PlacementError(f"vnode {vnode}: slot {slot} is not in the low memory")
+        for other in self._bound.values():
+            clash = other.region.overlaps(region) or other.slot.overlaps(slot)
+            if other.vnode != vnode and clash:
+                raise PlacementError(f"vnode {vnode}: memory of vnode {other.vnode}")
+
+    def unbind(self, vnode: int) -> None:
+        self._owned()
+        binding = self._parked(vnode)
+        for cpu in binding.cpus:
+            self._cpus[cpu] = self._cpus[cpu]._replace(state=abi.KMB_CPU_IDLE, vnode=0)
+        del self._bound[vnode]
+        self.vnodes.pop(vnode, None)
+
+    def query(self, vnode: int) -> Binding | None:
+        return self._bound.get(vnode)
+
+    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
+        self._owned()
+        binding = self._parked(vnode)
+        if not binding.slot.base <= cr3 < binding.slot.end or cr3 % _PAGE:
+            raise PlacementError(f"vnode {vnode}: page tables at {cr3:#x} are not in its slot")
+        if not all(binding.region.base <= pa < binding.region.end for pa in (entry, rsi)):
+            raise PlacementError(f"vnode {vnode}: entry or boot_params are not in its region")
+        tsc = self.tsc()
+        self._bound[vnode] = binding._replace(started=1, start_tsc=tsc)
+        self._set_cpus(binding, abi.KMB_CPU_STARTED)
+        self.vnodes[vnode] = FakeVnode(self, vnode)
+        if self.boots:
+            self.vnodes[vnode].boot()
+        return tsc
+
+    def park(self, vnode: int, timeout_ms: int = 100) -> int:
+        self._owned()
+        binding = self._binding(vnode)
+        lost = self.unparkable.intersection(binding.cpus)
+        for cpu in binding.cpus:
+            state = abi.KMB_CPU_LOST if cpu in lost else abi.KMB_CPU_PARKED
+            self._cpus[cpu] = self._cpus[cpu]._replace(state=state)
+        if lost:
+            raise FenceError(f"vnode {vnode}: CPU {min(lost)} not parked within {timeout_ms} ms")
+        self._bound[vnode] = binding._replace(started=0)
+        if vnode in self.vnodes:
+            self.vnodes[vnode].alive = False
+        return self.tsc()
+
+    def nmi(self, vnode: int, cpu: int) -> None:
+        self._owned()
+        self._index(vnode, cpu)
+        if vnode in self.vnodes:
+            self.vnodes[vnode].on_nmi(cpu)
+
+    def ipi(self, vnode: int, cpu: int, vector: int) -> None:
+        self._owned()
+        self._index(vnode, cpu)
+        if not 0x20 <= vector <= 0xFF:
+            raise PlacementError(f"vnode {vnode}: vector {vector:#x} is not in 0x20..0xff")
+        if vnode in self.vnodes:
+            self.vnodes[vnode].on_ipi(vector)
+
+    def clear(self, base: int, size: int) -> None:
+        wanted = Range(base, size)
+        for binding in self._bound.values():
+            if binding.started and (
+                binding.region.overlaps(wanted) or binding.slot.overlaps(wanted)
+            ):
+                raise PlacementError(f"{wanted} is memory of vnode {binding.vnode}, which runs")
+        self.view(base, size, writable=True)[:] = bytes(size)
+
+    def fileno(self) -> int:
+        return self._eventfd
+
+    def events(self) -> list[Event]:
+        try:
+            os.eventfd_read(self._eventfd)
+        except BlockingIOError:
+            return []
+        events, self._rings = list(self._rings.values()), {}
+        return events
+
+    def close(self) -> None:
+        if self._eventfd >= 0:
+            os.close(self._eventfd)
+            self._eventfd = -1
+        self._claimed = False
+
+    def ring(self, vnode: int) -> None:
+        """The portal of `vnode` to the root, as the vnode's agent rings it."""
+        now = self.tsc()
+        old = self._rings.get(vnode, Event(vnode, 0, now, now))
+        self._rings[vnode] = old._replace(rings=old.rings + 1, last_tsc=now)
+        binding = self._binding(vnode)
+        self._bound[vnode] = binding._replace(rings=binding.rings + 1)
+        os.eventfd_write(self._eventfd, 1)
+
+    def raw(self, base: int, size: int) -> memoryview:
+        """Writable memory for the vnodes' own side: no owner needed, the same bounds."""
+        for given, memory in self._memory:
+            if given.contains(Range(base, size)):
+                return memory[base - given.base : base - given.base + size]
+        raise PlacementError(f"{size:#x} bytes at {base:#x} are not given to vnodes")
+
+    def _owned(self) -> None:
+        if not self._claimed:
+            raise OwnerError("this process does not own the machine", "claim it first")
+
+    def _binding(self, vnode: int) -> Binding:
+        if vnode not in self._bound:
+            raise PlacementError(f"vnode {vnode} is not bound")
+        return self._bound[vnode]
+
+    def _parked(self, vnode: int) -> Binding:
+        binding = self._binding(vnode)
+        if any(self._cpus[cpu].state != abi.KMB_CPU_PARKED for cpu in binding.cpus):
+            raise PlacementError(f"vnode {vnode} has CPUs that are not parked", "park it first")
+        return binding
+
+    def _index(self, vnode: int, cpu: int) -> None:
+        if not 0 <= cpu < len(self._binding(vnode).cpus):
+            raise PlacementError(f"vnode {vnode} has no CPU {cpu}")
+
+    def _set_cpus(self, binding: Binding, state: int) -> None:
+        for cpu in binding.cpus:
+            self._cpus[cpu] = self._cpus[cpu]._replace(state=state)
+
+
+def _anonymous(size: int) -> memoryview:
+    """Zeroed memory that costs nothing until it is written (and nothing to read)."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return memoryview(mmap.mmap(-1, size, flags=flags))

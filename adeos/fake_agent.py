@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A vnode of the fake machine: plays vnode_agent.ko over a real bridge.
+
+Nothing happens by itself, so tests need no sleep: every method is a thing that happens to the vnode.
+Limits: one thread; the ring order of a real agent, not its timing.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from adeos import abi
+from adeos.abi import Layer
+from adeos.bridge import seq_write
+from adeos.machine import Binding
+
+
+class Host(Protocol):
+    """What a fake vnode needs of its machine."""
+
+    def tsc(self) -> int: ...
+    def query(self, vnode: int) -> Binding | None: ...
+    def raw(self, base: int, size: int) -> memoryview: ...
+    def ring(self, vnode: int) -> None: ...
+
+
+class FakeVnode:
+    """Plays the agent of one incarnation."""
+
+    RELEASE = "6.1.0-fake"
+    VECTOR = 0x50
+
+    def __init__(self, machine: Host, vnode: int) -> None:
+        binding = machine.query(vnode)
+        assert binding is not None
+        self.machine = machine
+        self.vnode = vnode
+        self.ncpus = len(binding.cpus)
+        self.view = machine.raw(binding.region.base + abi.VN_OFF_BRIDGE, abi.VN_BRIDGE_SIZE)
+        self.incarnation = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "incarnation")
+        self.alive = True
+        """False once parked: nothing it is told to do happens any more."""
+        self.hung: set[Layer] = set()
+        self.deaf = False
+        """Interrupts off: portals are lost, NMIs are not."""
+        self.injected: list[tuple[abi.Inject, int]] = []
+
+    def boot(self) -> None:
+        """The agent loads: state AGENT, echo of the incarnation, first ring."""
+        apicid = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "apicid")[0]
+        blank = abi.VNODE_SIDE.unpack(bytes(abi.VNODE_SIDE.size))
+        side = blank._replace(
+            incarnation=self.incarnation,
+            state=abi.State.AGENT,
+            ncpus=self.ncpus,
+            vector=self.VECTOR,
+            apicid=apicid,
+            agent_tsc=self.machine.tsc(),
+            hz=250,
+            console=1,
+            release=self.RELEASE,
+        )
+        self.view[abi.VN_BR_VNODE : abi.VN_BR_VNODE + abi.VNODE_SIDE.size] = (
+            abi.VNODE_SIDE.pack(side)
+        )
+        self._say("abi", abi.VN_ABI_VERSION)
+        self._ring()
+
+    def beat(self, times: int = 1) -> None:
+        """Every CPU beats in every layer that does not hang; the first user beat is RUNNING."""
+        if not self.alive:
+            return
+        for cpu in range(self.ncpus):
+            at = abi.VN_BR_BEATS + cpu * abi.BEAT.size
+            beat = abi.BEAT.unpack(self.view, at)
+            counts, tscs = list(beat.count), list(beat.tsc)
+            for layer in set(Layer) - self.hung:
+                counts[layer] = counts[layer] + times & (1 << 64) - 1
+                tscs[layer] = self.machine.tsc()
+            self.view[at : at + abi.BEAT.size] = abi.BEAT.pack(
+                beat._replace(count=tuple(counts), tsc=tuple(tscs))
+            )
+        if Layer.USER not in self.hung and self._said("state") == abi.State.AGENT:
+            self._say("user_tsc", self.machine.tsc())
+            self._say("state", abi.State.RUNNING)
+            self._ring()
+
+    def crash(
+        self,
+        reason: abi.Reason = abi.Reason.PANIC,
+        cpu: int = 0,
+        message: str = "Fatal exception",
+        kmsg: bytes = b"Kernel panic - not syncing: Fatal exception\n",
+    ) -> None:
+        """The panic path: beats stop, frames of all CPUs, record and log tail, two rings."""
+        if not self.alive:
+            return
+        tsc = self.machine.tsc()
+        self.hung = set(Layer)
+        self._say("state", abi.State.CRASHED)
+        abi.CRASH.put(self.view, abi.VN_BR_CRASH, "state", abi.VN_CRASH_WRITING)
+        self._ring()
+        for index in range(self.ncpus):
+            crashed = abi.VN_FRAME_CRASHED if index == cpu else 0
+            self._save(abi.VN_BR_CRASH_REGS, index, crashed)
+        tail = kmsg[-abi.VN_KMSG_SIZE :]
+        self.view[abi.VN_BR_KMSG : abi.VN_BR_KMSG + len(tail)] = tail
+        record = abi.Crash(
+            state=abi.VN_CRASH_WRITING,
+            reason=reason,
+            cpu=cpu,
+            incarnation=self.incarnation,
+            tsc=tsc,
+            done_tsc=self.machine.tsc(),
+            cpus_saved=(1 << self.ncpus) - 1,
+            pid=1,
+            kmsg_len=len(tail),
+            trapnr=14 if reason is abi.Reason.OOPS else -1,
+            reserved=0,
+            error_code=0,
+            comm="init",
+            message=message,
+        )
+        self.view[abi.VN_BR_CRASH : abi.VN_BR_CRASH + abi.CRASH.size] = abi.CRASH.pack(record)
+        abi.CRASH.put(self.view, abi.VN_BR_CRASH, "state", abi.VN_CRASH_DONE)
+        self._ring()
+
+    def halt(self) -> None:
+        """An orderly halt."""
+        self._end(abi.State.HALTED)
+
+    def reboot(self) -> None:
+        """The kernel asks for a reboot and is parked by its agent."""
+        self._end(abi.State.REBOOT)
+
+    def hang(self, layer: Layer) -> None:
+        """`layer` and those above it stop beating; Layer.IRQ is a hang with interrupts off."""
+        self.hung |= {each for each in Layer if each >= layer}
+        self.deaf = layer is Layer.IRQ
+
+    def scribble(self, seed: int) -> None:
+        """Random bytes all over the bridge, the root's half included."""
+        if self.alive:
+            self.view[:] = random.Random(seed).randbytes(len(self.view))
+
+    def print(self, data: bytes) -> None:
+        """Console output."""
+        size, at = abi.VN_CONSOLE_OUT_BYTES, abi.VN_BR_CONSOLE_OUT
+        head = abi.RING.get(self.view, at, "head")
+        for offset, byte in enumerate(data):
+            self.view[at + abi.RING.size + (head + offset) % size] = byte
+        abi.RING.put(self.view, at, "head", head + len(data) & 0xFFFFFFFF)
+
+    def keys(self) -> bytes:
+        """Takes what was typed on the console."""
+        size, at = abi.VN_CONSOLE_IN_BYTES, abi.VN_BR_CONSOLE_IN
+        head, tail = (abi.RING.get(self.view, at, name) for name in ("head", "tail"))
+        abi.RING.put(self.view, at, "tail", head)
+        start = at + abi.RING.size
+        return bytes(
+            self.view[start + (tail + n) % size] for n in range(head - tail & 0xFFFFFFFF)
+        )
+
+    def on_ipi(self, vector: int) -> None:
+        """The root rang: take the command."""
+        if not self.alive or self.deaf or vector != self.VECTOR or not self._said("abi"):
+            return
+        self._say("rung", self._said("rung") + 1)
+        side = abi.ROOT_SIDE.unpack(self.view, abi.VN_BR_ROOT)
+        if side.cmd_seq == self._said("cmd_done"):
+            return
+        allowed = side.cmd is not abi.Cmd.INJECT or side.flags & abi.VN_F_INJECT
+        self._say("cmd_result", 0 if allowed else 1)  # EPERM
+        self._say("cmd_done", side.cmd_seq)
+        if side.cmd is abi.Cmd.INJECT and allowed:
+            self.inject(side.cmd_arg)
+        elif side.cmd in (abi.Cmd.HALT, abi.Cmd.REBOOT):
+            (self.halt if side.cmd is abi.Cmd.HALT else self.reboot)()
+
+    def inject(self, arg: int) -> None:
+        """A fault of kind abi.Inject in the low byte, its CPU in the next."""
+        kind, cpu = abi.Inject(arg & 0xFF), arg >> 8 & 0xFF
+        self.injected.append((kind, cpu))
+        actions: dict[abi.Inject, Callable[[], None]] = {
+            abi.Inject.PANIC: lambda: self.crash(cpu=cpu, message="sysrq triggered crash"),
+            abi.Inject.OOPS: lambda: self.crash(abi.Reason.OOPS, cpu, "NULL pointer dereference"),
+            abi.Inject.HANG: lambda: self.hang(Layer.USER),
+            abi.Inject.SOFTLOCKUP: lambda: self.hang(Layer.SCHED),
+            abi.Inject.IRQHANG: lambda: self.hang(Layer.IRQ),
+            abi.Inject.HALT: self.halt,
+            abi.Inject.REBOOT: self.reboot,
+        }
+        actions[kind]()
+
+    def on_nmi(self, cpu: int) -> None:
+        """A portal NMI: saves the registers and parks or lets run, as the mailbox asks."""
+        at = abi.VN_BR_DEBUG + cpu * abi.DEBUG.size
+        if not self.alive or not abi.DEBUG.get(self.view, at, "nmi"):
+            return
+        abi.DEBUG.put(self.view, at, "nmi", 0)
+        request = abi.DEBUG.get(self.view, at, "request")
+        if request in (abi.VN_DBG_PARK, abi.VN_DBG_SAVE):
+            self._save(abi.VN_BR_DEBUG_REGS, cpu, 0)
+        parked = request == abi.VN_DBG_PARK
+        abi.DEBUG.put(self.view, at, "state", abi.VN_DBG_PARKED if parked else abi.VN_DBG_RUNNING)
+        abi.DEBUG.put(self.view, at, "done", abi.DEBUG.get(self.view, at, "seq"))
+
+    def _end(self, state: abi.State) -> None:
+        if self.alive:
+            self.hung = set(Layer)
+            self._say("state", state)
+            self._ring()
+
+    def _save(self, area: int, cpu: int, flags: int) -> None:
+        blank = abi.FRAME.unpack(bytes(abi.FRAME.size))
+        regs = [0] * len(abi.USER_REGS)
+        regs[abi.USER_REGS.index("rip")] = 0xFFFFFFFF81000000 + cpu
+        regs[abi.USER_REGS.index("rsp")] = 0xFFFFC90000000000 + cpu * 0x4000
+        regs[abi.USER_REGS.index("cs")] = 0x10
+        flags |= abi.VN_FRAME_GP | abi.VN_FRAME_CONTROL
+        frame = blank._replace(flags=flags, tsc=self.machine.tsc(), regs=tuple(regs))
+        seq_write(abi.FRAME, self.view, area + cpu * abi.FRAME.size, frame)
+
+    def _say(self, name: str, value: int) -> None:
+        abi.VNODE_SIDE.put(self.view, abi.VN_BR_VNODE, name, value)
+
+    def _said(self, name: str) -> int:
+        return int(abi.VNODE_SIDE.get(self.view, abi.VN_BR_VNODE, name))
+
+    def _ring(self) -> None:
+        self._say("rings", self._said("rings") + 1)
+        self.machine.ring(self.vnode)
