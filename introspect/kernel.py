@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux kernel found in physical memory: the facade of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from introspect import kallsyms, locate, printk
+from introspect.errors import Corrupt, IntrospectError, MemoryFault, NotFound
+from introspect.memory import PAGE, PhysicalMemory
+from introspect.paging import PageTables
+from introspect.printk import LogRecord
+from introspect.symbols import Symbols, load
+from introspect.vmcoreinfo import Found, VmcoreInfo, find_notes, note_at
+
+KERNEL_MAP = kallsyms.KERNEL_MAP
+IMAGE_SIZE = 1 << 30
+MAX_READ = 256 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a kernel lies: enough to translate its addresses.
+
+    phys_base     physical address of virtual KERNEL_MAP, may be negative
+    kaslr_offset  bytes between where vmlinux was linked and where it runs
+    root_pgt      physical address of init_top_pgt
+    """
+
+    phys_base: int
+    kaslr_offset: int
+    root_pgt: int
+    la57: bool
+    encryption: int = 0
+
+
+@dataclass(eq=False)
+class Kernel:
+    """One kernel in one memory.  `live` says that it may be running while it is read."""
+
+    memory: PhysicalMemory
+    layout: Layout
+    vmcoreinfo: VmcoreInfo = field(default_factory=VmcoreInfo)
+    vmcoreinfo_raw: bytes = b""
+    live: bool = False
+
+    @classmethod
+    def find(
+        cls,
+        memory: PhysicalMemory,
+        *,
+        vmcoreinfo_pa: int | None = None,
+        live: bool = False,
+    ) -> Kernel:
+        """The kernel in `memory`, the first one when there are several.
+
+        vmcoreinfo_pa  physical address of VMCOREINFO (its ELF note or its text) when known:
+                       nothing is searched then
+        NotFound when there is none; Corrupt when what is at `vmcoreinfo_pa` contradicts itself.
+        """
+        if vmcoreinfo_pa is not None:
+            return cls.from_vmcoreinfo(memory, note_at(memory, vmcoreinfo_pa), live=live)
+        for kernel in cls.find_all(memory, live=live):
+            return kernel
+        raise NotFound(
+            "no Linux kernel in this memory: neither VMCOREINFO nor kernel text was found"
+        )
+
+    @classmethod
+    def find_all(cls, memory: PhysicalMemory, *, live: bool = False) -> Iterator[Kernel]:
+        """Every kernel in `memory`: those with VMCOREINFO first, then those without."""
+        roots = set()
+        for found in find_notes(memory):
+            try:
+                kernel = cls.from_vmcoreinfo(memory, found, live=live)
+            except IntrospectError:
+                continue  # a copy of the text in a page cache or a staged image
+            if kernel.root_pgt not in roots:
+                roots.add(kernel.root_pgt)
+                yield kernel
+
+    @classmethod
+    def from_vmcoreinfo(cls, memory: PhysicalMemory, found: Found, *, live: bool = False) -> Kernel:
+        """The kernel that wrote this VMCOREINFO; Corrupt when memory contradicts it."""
+        info = found.fields
+        phys_base = info.number("phys_base")
+        root = info.symbol("swapper_pg_dir") - KERNEL_MAP + phys_base
+        encryption = info.number("sme_mask") if "NUMBER(sme_mask)" in info else 0
+        # pgtable_l5_enabled is written since 4.17; before there were no five levels
+        la57 = "NUMBER(pgtable_l5_enabled)" in info and info.number("pgtable_l5_enabled") != 0
+        layout = Layout(phys_base, info.kernel_offset, root, la57, encryption)
+        kernel = cls(memory, layout, info, found.raw, live)
+        kernel.verify(info.symbol("_stext"))
+        return kernel
+
+    def verify(self, text: int) -> None:
+        """Corrupt unless the page tables agree with phys_base about the address `text`."""
+        try:
+            leaf = self.tables.walk(text)
+        except MemoryFault as fault:
+            raise Corrupt(f"the page tables do not map the kernel: {fault}", text) from None
+        if leaf.pa + text - leaf.va != text - KERNEL_MAP + self.phys_base:
+            raise Corrupt("the page tables contradict phys_base", text)
+
+    # Facts
+
+    @property
+    def phys_base(self) -> int:
+        return self.layout.phys_base
+
+    @property
+    def kaslr_offset(self) -> int:
+        return self.layout.kaslr_offset
+
+    @property
+    def root_pgt(self) -> int:
+        return self.layout.root_pgt
+
+    @property
+    def la57(self) -> bool:
+        return self.layout.la57
+
+    @cached_property
+    def release(self) -> str:
+        """As uname -r prints it."""
+        return self.vmcoreinfo["OSRELEASE"]
+
+    @cached_property
+    def build_id(self) -> str:
+        """The GNU build id in hex, "" when the kernel has none (VMCOREINFO has it since 5.14)."""
+        return self.vmcoreinfo.get("BUILD-ID", "")
+
+    @cached_property
+    def page_offset(self) -> int:
+        """Virtual address of physical address 0 in the direct map."""
+        return locate.page_offset(self.tables)
+
+    @cached_property
+    def tables(self) -> PageTables:
+        layout = self.layout
+        return PageTables(
+            self.memory, layout.root_pgt, la57=layout.la57, encryption=layout.encryption
+        )
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        """vmlinux's and the modules' symbols."""
+        return Symbols(load(self._read_image, self._kallsyms()))
+
+    def _kallsyms(self) -> kallsyms.Tables:
+        if "SYMBOL(kallsyms_names)" in self.vmcoreinfo:
+            return kallsyms.from_symbols(self.vmcoreinfo.symbol)
+        text = self.vmcoreinfo.symbol("_stext") & -(2 << 20)
+        return locate.kallsyms_tables(self.memory, text - KERNEL_MAP + self.phys_base, text)
+
+    # Memory
+
+    def _read_image(self, va: int, size: int) -> bytes:
+        """Bytes of the kernel image, which is contiguous in physical memory."""
+        return self.memory.read(va - KERNEL_MAP + self.phys_base, size)
+
+    @cached_property
+    def _direct_end(self) -> int:
+        ranges = self.memory.ranges
+        return self.page_offset + (ranges[-1][0] + ranges[-1][1] if ranges else 0)
+
+    @cached_property
+    def _image_end(self) -> int:
+        """End of the linear part of the image mapping: modules follow 1 GiB after its start."""
+        leaf_end = self.vmcoreinfo.symbol("_stext") if self.vmcoreinfo else KERNEL_MAP
+        for leaf in self.tables.leaves(leaf_end & -(2 << 20), KERNEL_MAP + IMAGE_SIZE):
+            if leaf.pa - leaf.va != self.phys_base - KERNEL_MAP:
+                break
+            leaf_end = leaf.va + leaf.size
+        return leaf_end
+
+    def translate(self, va: int) -> int:
+        """The physical address of virtual `va`; MemoryFault when it is not mapped."""
+        if self.page_offset <= va < self._direct_end:
+            return va - self.page_offset
+        if KERNEL_MAP <= va < KERNEL_MAP + IMAGE_SIZE and va < self._image_end:
+            return va - KERNEL_MAP + self.phys_base
+        leaf = self.tables.walk(va)
+        return leaf.pa + va - leaf.va
+
+    def read(self, va: int, size: int) -> bytes:
+        """`size` bytes at virtual `va`; MemoryFault when any is not mapped or absent."""
+        if not 0 <= size <= MAX_READ:
+            raise MemoryFault(va, size, virtual=True, why="more than one read may ask for")
+        try:
+            if va >= self.page_offset and va + size <= self._direct_end:
+                return self.memory.read(va - self.page_offset, size)
+            if va >= KERNEL_MAP and va + size <= self._image_end:
+                return self.memory.read(va - KERNEL_MAP + self.phys_base, size)
+            return self._read_pages(va, size)
+        except MemoryFault as fault:
+            if fault.virtual:
+                raise
+            why = f"physical {fault.address:#x} is not in memory"
+            raise MemoryFault(va, size, virtual=True, why=why) from None
+
+    def _read_pages(self, va: int, size: int) -> bytes:
+        parts = []
+        while size > 0:
+            leaf = self.tables.walk(va)
+            count = min(size, leaf.va + leaf.size - va)
+            parts.append(self.memory.read(leaf.pa + va - leaf.va, count))
+            va, size = va + count, size - count
+        return b"".join(parts)
+
+    def u64(self, va: int) -> int:
+        return int.from_bytes(self.read(va, 8), "little")
+
+    def u32(self, va: int) -> int:
+        return int.from_bytes(self.read(va, 4), "little")
+
+    def string(self, va: int, limit: int = 256) -> str:
+        """The NUL-terminated text at `va`, at most `limit` bytes of it."""
+        raw = b""
+        while len(raw) < limit and b"\0" not in raw:
+            count = min(limit - len(raw), PAGE - va % PAGE)
+            raw += self.read(va, count)
+            va += count
+        return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+    # What is in it
+
+    def log(self) -> Iterator[LogRecord]:
+        """The kernel log, oldest record first."""
+        return printk.read_log(self.read, self.vmcoreinfo)
