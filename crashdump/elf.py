@@ -25,7 +25,11 @@ _IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)
 
 
 class ProgramHeader(NamedTuple):
-    """One PT_LOAD or PT_NOTE; addresses and sizes in bytes."""
+    """One PT_LOAD or PT_NOTE; addresses and sizes in bytes.
+
+    ``p_align`` stays 0: crash (netdump.c) takes a core for a netdump when its
+    loads are aligned, and then does not look for KASLR.
+    """
 
     kind: int
     offset: int
@@ -33,7 +37,6 @@ class ProgramHeader(NamedTuple):
     paddr: int
     size: int
     flags: int = 7
-    align: int = 0
 
 
 class Note(NamedTuple):
@@ -85,5 +88,5 @@ def _pack_phdr(head: ProgramHeader) -> bytes:
         head.paddr,
         head.size,
         head.size,
-        head.align,
+        0,
     )

@@ -126,12 +126,12 @@ def _vmcoreinfo(memory: BufferMemory, note_pa: int) -> tuple[bytes, VmcoreInfo] 
 
     try:
         if note_pa:
-            found = vmcoreinfo.at(memory, note_pa)
+            found = vmcoreinfo.note_at(memory, note_pa)
             if "NUMBER(phys_base)" in found.fields and "SYMBOL(swapper_pg_dir)" in found.fields:
                 return found.raw, found.fields
     except IntrospectError:
         pass  # the agent's word was wrong: look for oneself
-    for found in vmcoreinfo.find(memory):
+    for found in vmcoreinfo.find_notes(memory):
         if "SYMBOL(swapper_pg_dir)" in found.fields:
             return found.raw, found.fields
     return None

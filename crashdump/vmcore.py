@@ -25,7 +25,6 @@ from crashdump.sparse import Progress
 
 HEADER_SPACE = 1 << 20
 RESERVE = 32 << 20  # bytes of the disk a dump leaves to others
-_ALIGN = 4096
 
 
 class Summary(NamedTuple):
@@ -62,9 +61,7 @@ def program_headers(
     def load(run: Run) -> ProgramHeader:
         for (pa, data), offset in zip(segments, starts, strict=True):
             if pa <= run.pa and run.pa + run.size <= pa + len(data):
-                return ProgramHeader(
-                    PT_LOAD, offset + run.pa - pa, run.va, run.pa, run.size, align=_ALIGN
-                )
+                return ProgramHeader(PT_LOAD, offset + run.pa - pa, run.va, run.pa, run.size)
         raise ValueError(f"run at {run.pa:#x} lies in no segment")
 
     base = facts.page_offset
