@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of vnode_agent.ko share. */
+#ifndef AGENT_H
+#define AGENT_H
+
+#define pr_fmt(fmt) "vnode_agent: " fmt
+
+#include <linux/ptrace.h>
+#include <linux/types.h>
+
+#include "vnode_abi.h"
+
+/* bridge.c: the memory shared with the root */
+int bridge_map(void);
+void *bridge_at(u32 offset);
+void bridge_publish(void);
+extern struct vn_root_side *root_side;
+extern struct vn_vnode_side *vnode_side;
+void bridge_set_state(u32 state);	/* a crash is final */
+bool bridge_start_running(void);	/* true for the first user beat */
+
+static inline bool cpu_has_mailbox(unsigned int cpu)
+{
+	return cpu < VN_MAX_CPUS;
+}
+
+/* frame.c: registers */
+struct vn_frame *frame_of(u32 area, unsigned int cpu);
+void frame_save(struct vn_frame *f, const struct pt_regs *regs, u32 flags);
+void frame_copy(struct vn_frame *to, const struct vn_frame *from, u32 flags);
+
+/* beat.c */
+int beat_init(void);
+void beat(enum vn_layer layer);
+
+/* portal.c: doorbells both ways */
+int portal_init(void);
+void portal_ring(void);			/* any context */
+
+/* command.c, inject.c */
+void command_poll(void);		/* from the doorbell */
+int inject(u64 arg);
+bool inject_hung(void);
+void inject_hang_here(void);
+
+/* crash.c */
+int crash_init(void);
+bool crash_nmi(struct pt_regs *regs);	/* true when the NMI was ours */
+bool crash_reported(void);
+
+/* reboot.c */
+int reboot_init(void);
+
+/* console.c */
+int console_init_hvc(void);
+void console_kick(void);		/* input may be there */
+
+/* debug.c */
+int debug_init(void);
+bool debug_nmi(struct pt_regs *regs);
+
+/* device.c */
+int device_init(void);
+
+#endif /* AGENT_H */

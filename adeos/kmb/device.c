@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * /dev/kmb.  Anybody who may open it observes; one open file at a time, the
+ * owner, acts.  Ownership ends with the last descriptor and mapping of that
+ * file; the vnodes run on.
+ */
+#include "kmb.h"
+
+#include <linux/compat.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pid.h>
+#include <linux/poll.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <asm/tsc.h>
+
+#include "vn_lapic.h"
+
+/* guarded by kmb_lock */
+static struct file *owner;
+static struct pid *owner_pid;
+
+/**
+ * struct reader - one open file
+ * @lock: one read() at a time
+ * @seen: rings of each vnode that it has read
+ */
+struct reader {
+	struct mutex lock;
+	u32 seen[VN_MAX_VNODES];
+};
+
+/* Room for the argument of any ioctl */
+union argument {
+	struct vn_root_info info;
+	struct kmb_cpus cpus;
+	struct kmb_bind bind;
+	struct kmb_start start;
+	struct kmb_park park;
+	struct kmb_ipi ipi;
+	struct kmb_range range;
+	u32 vnode;
+};
+
+static int do_info(struct file *file, union argument *a)
+{
+	memset(&a->info, 0, sizeof(a->info));
+	kmb_memory_info(&a->info);
+	a->info.abi = VN_ABI_VERSION;
+	a->info.x2apic = vn_lapic_x2apic();
+	a->info.tsc_khz = tsc_khz;
+	a->info.boot_apicid = per_cpu(x86_cpu_to_apicid, 0);
+	a->info.ncpus = kmb_cpus_count();
+	a->info.owner_pid = owner_pid ? pid_vnr(owner_pid) : 0;
+	a->info.tsc = rdtsc();
+	return 0;
+}
+
+static int do_cpus(struct file *file, union argument *a)
+{
+	memset(&a->cpus, 0, sizeof(a->cpus));
+	kmb_cpus_list(&a->cpus);
+	return 0;
+}
+
+static int do_claim(struct file *file, union argument *a)
+{
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EACCES;
+	if (owner == file)
+		return 0;
+	if (owner) {
+		pr_info("process %d may not claim the vnodes: process %d has them\n",
+			task_tgid_nr(current), pid_nr(owner_pid));
+		return -EBUSY;
+	}
+	owner = file;
+	owner_pid = get_pid(task_tgid(current));
+	return 0;
+}
+
+static int do_bind(struct file *file, union argument *a)
+{
+	return kmb_vnode_bind(&a->bind);
+}
+
+static int do_unbind(struct file *file, union argument *a)
+{
+	return kmb_vnode_unbind(a->vnode);
+}
+
+static int do_query(struct file *file, union argument *a)
+{
+	return kmb_vnode_query(&a->bind);
+}
+
+static int do_start(struct file *file, union argument *a)
+{
+	return kmb_vnode_start(&a->start);
+}
+
+static int do_park(struct file *file, union argument *a)
+{
+	return kmb_vnode_park(&a->park);
+}
+
+static int do_nmi(struct file *file, union argument *a)
+{
+	return kmb_vnode_interrupt(&a->ipi, true);
+}
+
+static int do_ipi(struct file *file, union argument *a)
+{
+	return kmb_vnode_interrupt(&a->ipi, false);
+}
+
+static const struct command {
+	unsigned int number;
+	int (*run)(struct file *file, union argument *a);
+	bool anybody;
+} commands[] = {
+	{ KMB_INFO, do_info, true },
+	{ KMB_CPUS, do_cpus, true },
+	{ KMB_QUERY, do_query, true },
+	{ KMB_CLAIM, do_claim, true },
+	{ KMB_BIND, do_bind },
+	{ KMB_UNBIND, do_unbind },
+	{ KMB_START, do_start },
+	{ KMB_PARK, do_park },
+	{ KMB_NMI, do_nmi },
+	{ KMB_IPI, do_ipi },
+};
+
+static const struct command *find_command(unsigned int number)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(commands); i++)
+		if (commands[i].number == number)
+			return &commands[i];
+	return NULL;
+}
+
+static int run_locked(struct file *file, const struct command *c, union argument *a)
+{
+	int rc = -EACCES;
+
+	mutex_lock(&kmb_lock);
+	if (c->anybody || owner == file)
+		rc = c->run(file, a);
+	mutex_unlock(&kmb_lock);
+	return rc;
+}
+
+static long clear_memory(struct file *file, void __user *p)
+{
+	struct kmb_range range;
+	bool mine;
+
+	if (copy_from_user(&range, p, sizeof(range)))
+		return -EFAULT;
+	mutex_lock(&kmb_lock);
+	mine = owner == file;
+	mutex_unlock(&kmb_lock);
+	return mine ? kmb_clear(&range) : -EACCES;
+}
+
+static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
+{
+	void __user *p = (void __user *)arg;
+	const struct command *c;
+	union argument *a;
+	long rc = 0;
+
+	if (number == KMB_CLEAR)
+		return clear_memory(file, p);
+	c = find_command(number);
+	if (!c)
+		return -ENOTTY;
+	a = kzalloc(sizeof(*a), GFP_KERNEL);
+	if (!a)
+		return -ENOMEM;
+	if ((number & IOC_IN) && copy_from_user(a, p, _IOC_SIZE(number)))
+		rc = -EFAULT;
+	if (!rc)
+		rc = run_locked(file, c, a);
+	/* a failed park still tells how many CPUs confirmed */
+	if ((number & IOC_OUT) && (!rc || rc == -ETIMEDOUT) &&
+	    copy_to_user(p, a, _IOC_SIZE(number)))
+		rc = -EFAULT;
+	kfree(a);
+	return rc;
+}
+
+static bool is_owner(struct file *file)
+{
+	bool mine;
+
+	mutex_lock(&kmb_lock);
+	mine = owner == file;
+	mutex_unlock(&kmb_lock);
+	return mine;
+}
+
+static void forbid_writing(struct vm_area_struct *vma)
+{
+#ifdef KMB_HAVE_VM_FLAGS_CLEAR
+	vm_flags_clear(vma, VM_MAYWRITE);
+#else
+	vma->vm_flags &= ~VM_MAYWRITE;
+#endif
+}
+
+static int kmb_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	u64 size = vma->vm_end - vma->vm_start;
+
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	if (vma->vm_pgoff >> (BITS_PER_LONG - PAGE_SHIFT) ||
+	    !kmb_memory_mappable((u64)vma->vm_pgoff << PAGE_SHIFT, size))
+		return -EPERM;
+	if (!is_owner(file)) {
+		if (vma->vm_flags & VM_WRITE)
+			return -EACCES;
+		forbid_writing(vma);
+	}
+	return remap_pfn_range(vma, vma->vm_start, vma->vm_pgoff, size,
+			       vma->vm_page_prot);
+}
+
+static int kmb_open(struct inode *inode, struct file *file)
+{
+	struct reader *r = kzalloc(sizeof(*r), GFP_KERNEL);
+	u32 i;
+
+	if (!r)
+		return -ENOMEM;
+	mutex_init(&r->lock);
+	for (i = 1; i < VN_MAX_VNODES; i++)
+		r->seen[i] = kmb_portal_rings(i);
+	file->private_data = r;
+	return nonseekable_open(inode, file);
+}
+
+static int kmb_release(struct inode *inode, struct file *file)
+{
+	mutex_lock(&kmb_lock);
+	if (owner == file) {
+		owner = NULL;
+		put_pid(owner_pid);
+		owner_pid = NULL;
+	}
+	mutex_unlock(&kmb_lock);
+	kfree(file->private_data);
+	return 0;
+}
+
+static ssize_t read_events(struct reader *r, char __user *buf, size_t count)
+{
+	ssize_t done = 0;
+	u32 i;
+
+	for (i = 1; i < VN_MAX_VNODES && count - done >= sizeof(struct kmb_event); i++) {
+		struct kmb_event event;
+		u32 seen = r->seen[i];
+
+		if (!kmb_portal_event(i, &seen, &event))
+			continue;
+		if (copy_to_user(buf + done, &event, sizeof(event)))
+			return done ?: -EFAULT;
+		WRITE_ONCE(r->seen[i], seen);
+		done += sizeof(event);
+	}
+	return done;
+}
+
+static ssize_t kmb_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
+{
+	struct reader *r = file->private_data;
+	ssize_t n;
+
+	if (count < sizeof(struct kmb_event))
+		return -EINVAL;
+	for (;;) {
+		if (mutex_lock_interruptible(&r->lock))
+			return -ERESTARTSYS;
+		n = read_events(r, buf, count);
+		mutex_unlock(&r->lock);
+		if (n)
+			return n;
+		if (file->f_flags & O_NONBLOCK)
+			return -EAGAIN;
+		if (wait_event_interruptible(kmb_portal_wait, kmb_portal_pending(r->seen)))
+			return -ERESTARTSYS;
+	}
+}
+
+static __poll_t kmb_poll(struct file *file, struct poll_table_struct *table)
+{
+	struct reader *r = file->private_data;
+
+	poll_wait(file, &kmb_portal_wait, table);
+	return kmb_portal_pending(r->seen) ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+static const struct file_operations kmb_fops = {
+	.owner = THIS_MODULE,
+	.open = kmb_open,
+	.release = kmb_release,
+	.read = kmb_read,
+	.poll = kmb_poll,
+	.mmap = kmb_mmap,
+	.unlocked_ioctl = kmb_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+static struct miscdevice kmb_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "kmb",
+	.fops = &kmb_fops,
+	.mode = 0600,
+};
+
+int __init kmb_device_init(void)
+{
+	return misc_register(&kmb_device);
+}
+
+void kmb_device_exit(void)
+{
+	misc_deregister(&kmb_device);
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of kmb.ko share. */
+#ifndef KMB_H
+#define KMB_H
+
+#define pr_fmt(fmt) "kmb: " fmt
+
+#include <linux/fs.h>
+#include <linux/mutex.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+
+#include "vnode_abi.h"
+
+/* memory.c: the memory given to vnodes */
+int kmb_memory_init(void);
+void kmb_memory_info(struct vn_root_info *info);
+bool kmb_memory_region(u64 base, u64 size);	/* inside one range */
+bool kmb_memory_slot(u64 base, u64 size);	/* inside the low memory */
+bool kmb_memory_mappable(u64 base, u64 size);
+
+static inline bool kmb_overlap(u64 a, u64 asize, u64 b, u64 bsize)
+{
+	return a < b + bsize && b < a + asize;
+}
+
+/* cpus.c: the CPUs given to vnodes */
+int kmb_cpus_init(void);
+void kmb_cpus_exit(void);
+u32 kmb_cpus_count(void);
+struct kmb_cpu *kmb_cpu_find(u32 cpu);
+void kmb_cpus_list(struct kmb_cpus *list);
+int kmb_cpus_bind(u32 vnode, const u32 *cpu, u32 n, struct kmb_cpu **out);
+void kmb_cpus_unbind(struct kmb_cpu **cpu, u32 n);
+
+/* portal.c: the vnodes' doorbells to the root */
+int kmb_portal_open(u32 vnode, u32 *vector, u32 *apicid);
+void kmb_portal_close(u32 vnode);
+u32 kmb_portal_rings(u32 vnode);
+extern struct wait_queue_head kmb_portal_wait;
+bool kmb_portal_pending(const u32 *seen);
+bool kmb_portal_event(u32 vnode, u32 *seen, struct kmb_event *event);
+void kmb_portal_exit(void);
+
+/**
+ * struct kmb_vnode - a bound vnode; guarded by kmb_lock
+ * @id: 1..31, 0 = not bound
+ * @ncpus: valid entries of @cpu
+ * @cpu: its CPUs, the boot CPU first
+ * @region_base: bytes; with @region_size
+ * @region_size: bytes
+ * @slot_base: bytes; with @slot_size
+ * @slot_size: bytes
+ * @vector: root vector of its portal
+ * @dest_apicid: and its destination
+ * @start_tsc: TSC of the last start
+ * @page: mapping of the slot's first page
+ * @pinned: a module reference is held, because a CPU may run the vnode
+ */
+struct kmb_vnode {
+	u32 id;
+	u32 ncpus;
+	struct kmb_cpu *cpu[VN_MAX_CPUS];
+	u64 region_base;
+	u64 region_size;
+	u32 slot_base;
+	u32 slot_size;
+	u32 vector;
+	u32 dest_apicid;
+	u64 start_tsc;
+	void *page;
+	bool pinned;
+};
+
+/* vnode.c: binding */
+extern struct mutex kmb_lock;
+struct kmb_vnode *kmb_vnode_find(u32 id);
+int kmb_vnode_bind(struct kmb_bind *bind);
+int kmb_vnode_unbind(u32 id);
+int kmb_vnode_query(struct kmb_bind *bind);
+int kmb_vnode_start(struct kmb_start *start);
+int kmb_vnode_park(struct kmb_park *park);
+int kmb_vnode_interrupt(const struct kmb_ipi *ipi, bool nmi);
+bool kmb_vnode_running_in(u64 base, u64 size);
+void kmb_vnode_exit(void);
+
+/* clear.c: zeroing memory without holding kmb_lock */
+int kmb_clear(const struct kmb_range *range);
+bool kmb_clear_busy(u64 base, u64 size);
+
+/* startup.c: INIT, SIPI and the trampoline */
+int kmb_startup_park(struct kmb_vnode *v, u32 timeout_ms, u32 *parked, u64 *tsc);
+int kmb_startup_boot(struct kmb_vnode *v, struct kmb_start *start);
+
+/* elcr.c: the interrupt controller's edge/level register */
+void kmb_elcr_init(void);
+void kmb_elcr_guard(void);
+void kmb_elcr_exit(void);
+
+/* device.c: /dev/kmb */
+int kmb_device_init(void);
+void kmb_device_exit(void);
+
+#endif /* KMB_H */
