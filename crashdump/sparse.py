@@ -7,13 +7,13 @@ page.  The writes come straight from the memory's own mapping and release the
 GIL, so a thread may do this beside an event loop.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crashdump.errors import DiskFull, LimitExceeded
+from crashdump.errors import LimitExceeded
+from crashdump.files import disk_full, write_at
 
 PAGE = 4096
 CHUNK = 64 << 10
@@ -48,12 +48,6 @@ class Budget:
             )
         if self.spent > self.room:
             raise disk_full(self.path)
-
-
-def disk_full(path: Path) -> DiskFull:
-    return DiskFull(
-        f"{path}: no space left on the disk for a dump; delete old incidents or enlarge it"
-    )
 
 
 def budget(path: Path, limit: int | None, reserve: int, need: int = 0) -> Budget:
@@ -115,20 +109,3 @@ def copy(
             progress(end)
             told = end
     progress(len(view))
-
-
-def write_at(fd: int, offset: int, data: bytes | memoryview, path: Path) -> None:
-    """All of ``data`` at ``offset``.
-
-    :raises DiskFull: the disk or the quota is full; ``path`` is for the message.
-    """
-    rest = memoryview(data)
-    try:
-        while len(rest):
-            done = os.pwrite(fd, rest, offset)
-            offset += done
-            rest = rest[done:]
-    except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise disk_full(path) from problem
-        raise

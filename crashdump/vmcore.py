@@ -20,6 +20,7 @@ from typing import NamedTuple, Self
 from crashdump import elf, notes, sparse
 from crashdump.elf import PT_LOAD, ProgramHeader
 from crashdump.facts import KernelFacts, Run, Segment, ordered
+from crashdump.files import sync_directory, write_at
 from crashdump.notes import CpuState
 from crashdump.sparse import Progress
 
@@ -135,7 +136,7 @@ class Part:
 
     def seal(self, head: bytes) -> int:
         """Writes the headers, makes it durable and gives it its final name; the size."""
-        sparse.write_at(self._fd, 0, head, self.path)
+        write_at(self._fd, 0, head, self.path)
         os.fsync(self._fd)
         size = os.fstat(self._fd).st_size
         self.path.rename(self.out)
@@ -145,15 +146,6 @@ class Part:
 
 def part_path(out: Path) -> Path:
     return out.with_name(out.name + ".part")
-
-
-def sync_directory(path: Path) -> None:
-    """Makes renames and new files in ``path`` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write(
