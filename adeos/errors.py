@@ -5,6 +5,7 @@ AdeosError
   MachineMissing   no /dev/kmb, or it lacks what was asked for
     PlacementError   memory or CPUs that are absent, taken or do not fit together
   OwnerError       this process does not own the machine, or another one does
+  ParkedError      an interrupt for a CPU that is parked
   FenceError       a CPU did not confirm that it is parked
   PoolExhausted    no room left in the memory given to vnodes
   ImageError       a kernel, initrd or command line that cannot be booted
@@ -39,6 +40,10 @@ class OwnerError(AdeosError):
     """The device has another owner, or this process is only an observer."""
 
     exit_code = 6
+
+
+class ParkedError(AdeosError):
+    """An NMI or interrupt for a CPU that does not run: it would be lost or do harm."""
 
 
 class FenceError(AdeosError):

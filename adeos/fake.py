@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from adeos import abi
 from adeos.abi import KmbCpu, Range, RootInfo
-from adeos.errors import FenceError, OwnerError, PlacementError
+from adeos.errors import FenceError, OwnerError, ParkedError, PlacementError
 from adeos.fake_agent import FakeVnode
 from adeos.machine import Binding, Event
 
@@ -118,11 +118,13 @@ class FakeMachine:
         for cpu in cpus:
             if cpu not in self._cpus or self._cpus[cpu].vnode not in (0, vnode):
                 raise PlacementError(f"vnode {vnode}: CPU {cpu} is not given to vnodes, or taken")
-        if region.base % abi.VN_REGION_ALIGN or region.size < abi.VN_REGION_MIN:
+        misaligned = (region.base | region.size) % abi.VN_REGION_ALIGN
+        if misaligned or region.size < abi.VN_REGION_MIN:
             raise PlacementError(f"vnode {vnode}: region {region} is misaligned or too small")
         if not any(given.contains(region) for given in self.ranges):
             raise PlacementError(f"vnode {vnode}: region {region} is not given to vnodes")
-        if slot.base % _PAGE or slot.size < abi.VN_SLOT_SIZE or not self.low.contains(slot):
+        misaligned = (slot.base | slot.size) % _PAGE
+        if misaligned or slot.size < abi.VN_SLOT_SIZE or not self.low.contains(slot):
             raise PlacementError(f"vnode {vnode}: slot {slot} is not in the low memory")
         for other in self._bound.values():
             clash = other.region.overlaps(region) or other.slot.overlaps(slot)
@@ -143,7 +145,7 @@ class FakeMachine:
     def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
         self._owned()
         binding = self._parked(vnode)
-        if not binding.slot.base <= cr3 < binding.slot.end or cr3 % _PAGE:
+        if not binding.slot.base + _PAGE <= cr3 < binding.slot.end or cr3 % _PAGE:
             raise PlacementError(f"vnode {vnode}: page tables at {cr3:#x} are not in its slot")
         if not all(binding.region.base <= pa < binding.region.end for pa in (entry, rsi)):
             raise PlacementError(f"vnode {vnode}: entry or boot_params are not in its region")
@@ -243,6 +245,8 @@ class FakeMachine:
     def _index(self, vnode: int, cpu: int) -> None:
         if not 0 <= cpu < len(self._binding(vnode).cpus):
             raise PlacementError(f"vnode {vnode} has no CPU {cpu}")
+        if self._cpus[self._binding(vnode).cpus[cpu]].state != abi.KMB_CPU_STARTED:
+            raise ParkedError(f"vnode {vnode}: CPU {cpu} is parked")
 
     def _set_cpus(self, binding: Binding, state: int) -> None:
         for cpu in binding.cpus:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A vnode of the fake machine: plays vnode_agent.ko over a real bridge.
 
-Nothing happens by itself, so tests need no sleep: every method is a thing that happens to the vnode.
+Nothing happens by itself, so tests need no sleep: each method is a thing that happens to a vnode.
 Limits: one thread; the ring order of a real agent, not its timing.
 """
 

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The real machine: /dev/kmb of kmb.ko, by ioctl, mmap and read.
+
+Limits: one descriptor an instance; the kernel log has kmb.ko's own words on why it refused.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+from adeos import abi
+from adeos.abi import KmbCpu, Layout, Range, RootInfo
+from adeos.errors import (
+    AdeosError,
+    FenceError,
+    MachineMissing,
+    OwnerError,
+    ParkedError,
+    PlacementError,
+)
+from adeos.machine import Binding, Event
+
+DEVICE: Final = "/dev/kmb"
+_LOG: Final = "see `dmesg | grep kmb`"
+_NOT_BOUND: Final = (PlacementError, "is not bound", "bind CPUs and memory to it first")
+_NOT_OWNER: Final = (OwnerError, "this process does not own the machine", "claim it first")
+
+_Cause = tuple[type[AdeosError], str, str]
+_ANY: Final[dict[int, _Cause]] = {
+    errno.EACCES: _NOT_OWNER,
+    errno.EBADF: (MachineMissing, "the device is closed", ""),
+    errno.ENOMEM: (MachineMissing, "the root kernel is out of memory", ""),
+    errno.ENOTTY: (MachineMissing, "kmb.ko does not know this command", "load the matching kmb.ko"),
+}
+_CAUSES: Final[dict[int, dict[int, _Cause]]] = {
+    abi.KMB_CLAIM: {
+        errno.EACCES: (OwnerError, "opened as an observer", "open the machine writable"),
+        errno.EBUSY: (OwnerError, "another process owns the machine", ""),
+    },
+    abi.KMB_BIND: {
+        errno.EINVAL: (PlacementError, "CPUs, region or slot are misaligned or malformed", _LOG),
+        errno.EPERM: (PlacementError, "region or slot lies outside the memory for vnodes", _LOG),
+        errno.ENODEV: (PlacementError, "a CPU is not given to vnodes", _LOG),
+        errno.EBUSY: (PlacementError, "CPU or memory is taken, or the vnode runs", _LOG),
+        errno.ETIMEDOUT: (FenceError, "a CPU did not confirm its parking", _LOG),
+    },
+    abi.KMB_UNBIND: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EBUSY: (PlacementError, "has CPUs that are not parked", "park it first"),
+    },
+    abi.KMB_START: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EINVAL: (PlacementError, "page tables or entry lie outside its slot and region", ""),
+        errno.EBUSY: (PlacementError, "has CPUs that are not parked", "park it first"),
+        errno.ETIMEDOUT: (FenceError, "its boot CPU does not start", _LOG),
+    },
+    abi.KMB_PARK: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EINVAL: (PlacementError, "the time limit for parking is 1..1000 ms", ""),
+        errno.ETIMEDOUT: (FenceError, "a CPU did not confirm its parking", _LOG),
+    },
+    abi.KMB_NMI: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EINVAL: (PlacementError, "has no such CPU", ""),
+        errno.EHOSTDOWN: (ParkedError, "that CPU is parked", ""),
+    },
+    abi.KMB_IPI: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EINVAL: (PlacementError, "has no such CPU, or the vector is not 0x20..0xff", ""),
+        errno.EHOSTDOWN: (ParkedError, "that CPU is parked", ""),
+    },
+    abi.KMB_CLEAR: {
+        errno.EINVAL: (PlacementError, "memory to clear is not aligned to 4 KiB", ""),
+        errno.EPERM: (PlacementError, "memory to clear is not given to vnodes", ""),
+        errno.EBUSY: (PlacementError, "memory to clear is of a running vnode", "park it first"),
+    },
+}
+
+
+def _error(command: int, number: int, subject: str) -> AdeosError:
+    cause = _CAUSES.get(command, {}).get(number) or _ANY.get(number)
+    if cause is None:
+        return MachineMissing(f"{subject}: {os.strerror(number)}", _LOG)
+    kind, what, hint = cause
+    return kind(f"{subject}: {what}" if kind is not PlacementError else f"{subject} {what}", hint)
+
+
+class KmbMachine:
+    """The machine behind `path`; an observer unless `writable`, an owner after claim()."""
+
+    def __init__(self, path: str = DEVICE, *, writable: bool = False) -> None:
+        mode = os.O_RDWR if writable else os.O_RDONLY
+        try:
+            self._fd = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise MachineMissing(f"there is no {path}", "load kmb.ko") from None
+        except PermissionError:
+            raise MachineMissing(f"{path}: permission denied", "become root") from None
+        except OSError as error:
+            raise MachineMissing(f"{path}: {error.strerror}") from None
+        self._path = path
+        self._views: dict[tuple[int, int, bool], memoryview] = {}
+        self._info = bytearray(abi.ROOT_INFO.size)
+        version = self.info().abi
+        if version != abi.VN_ABI_VERSION:
+            self.close()
+            raise MachineMissing(
+                f"kmb.ko speaks ABI {version}, this toolkit {abi.VN_ABI_VERSION}",
+                "load the matching kmb.ko",
+            )
+
+    def info(self) -> RootInfo:
+        self._ioctl(abi.KMB_INFO, self._info, self._path)
+        info = abi.ROOT_INFO.unpack(self._info)
+        return info._replace(range=info.range[: info.nranges])
+
+    def cpus(self) -> tuple[KmbCpu, ...]:
+        buffer = bytearray(abi.CPUS.size)
+        self._ioctl(abi.KMB_CPUS, buffer, self._path)
+        cpus = abi.CPUS.unpack(buffer)
+        return cpus.cpu[: cpus.n]
+
+    def tsc(self) -> int:
+        self._ioctl(abi.KMB_INFO, self._info, self._path)
+        return int(abi.ROOT_INFO.get(self._info, 0, "tsc"))
+
+    def claim(self) -> None:
+        self._ioctl(abi.KMB_CLAIM, None, self._path)
+
+    def view(self, base: int, size: int, *, writable: bool = False) -> memoryview:
+        key = (base, size, writable)
+        if key not in self._views:
+            self._views[key] = self._map(base, size, writable)
+        return self._views[key]
+
+    def _map(self, base: int, size: int, writable: bool) -> memoryview:
+        where = f"{size:#x} bytes at {base:#x}"
+        if size <= 0 or base < 0:
+            raise PlacementError(f"{where} are no memory")
+        start = base & -mmap.PAGESIZE
+        end = base + size + mmap.PAGESIZE - 1 & -mmap.PAGESIZE
+        prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        try:
+            mapping = mmap.mmap(self._fd, end - start, mmap.MAP_SHARED, prot, offset=start)
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                raise OwnerError("only the owner maps memory writable", "claim it first") from None
+            if error.errno in (errno.EPERM, errno.EINVAL):
+                raise PlacementError(f"{where} are not given to vnodes") from None
+            raise MachineMissing(f"{where} cannot be mapped: {error.strerror}") from None
+        except (OverflowError, ValueError):
+            raise PlacementError(f"{where} are not given to vnodes") from None
+        return memoryview(mapping)[base - start : base - start + size]
+
+    def bind(self, vnode: int, cpus: Sequence[int], region: Range, slot: Range) -> Binding:
+        request = abi.KmbBind(
+            vnode, len(cpus), tuple(cpus), region.base, region.size, slot.base, slot.size
+        )
+        return _binding(self._call(abi.KMB_BIND, abi.BIND, request, vnode))
+
+    def unbind(self, vnode: int) -> None:
+        buffer = bytearray(vnode.to_bytes(4, "little"))
+        self._ioctl(abi.KMB_UNBIND, buffer, f"vnode {vnode}")
+
+    def query(self, vnode: int) -> Binding | None:
+        buffer = bytearray(abi.BIND.pack(abi.KmbBind(vnode)))
+        try:
+            fcntl.ioctl(self._fd, abi.KMB_QUERY, buffer)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise _error(abi.KMB_QUERY, error.errno or 0, f"vnode {vnode}") from None
+        return _binding(abi.BIND.unpack(buffer))
+
+    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
+        request = abi.KmbStart(vnode, 0, cr3, entry, rsi)
+        return int(self._call(abi.KMB_START, abi.START, request, vnode).tsc)
+
+    def park(self, vnode: int, timeout_ms: int = 100) -> int:
+        request = abi.KmbPark(vnode, timeout_ms)
+        return int(self._call(abi.KMB_PARK, abi.PARK, request, vnode).tsc)
+
+    def nmi(self, vnode: int, cpu: int) -> None:
+        self._call(abi.KMB_NMI, abi.IPI, abi.KmbIpi(vnode, cpu), vnode)
+
+    def ipi(self, vnode: int, cpu: int, vector: int) -> None:
+        self._call(abi.KMB_IPI, abi.IPI, abi.KmbIpi(vnode, cpu, vector), vnode)
+
+    def clear(self, base: int, size: int) -> None:
+        buffer = bytearray(abi.RANGE.pack(Range(base, size)))
+        self._ioctl(abi.KMB_CLEAR, buffer, f"{size:#x} bytes at {base:#x}:")
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def events(self) -> list[Event]:
+        size = abi.EVENT.size
+        try:
+            data = os.read(self._fd, size * abi.VN_MAX_VNODES)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise _error(0, error.errno or 0, self._path) from None
+        return [Event(*abi.EVENT.unpack(data, at)) for at in range(0, len(data), size)]
+
+    def close(self) -> None:
+        # A mapping goes when the last view of it does; with it goes the ownership.
+        self._views.clear()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _call(self, command: int, layout: Layout[Any], request: Any, vnode: int) -> Any:
+        buffer = bytearray(layout.pack(request))
+        self._ioctl(command, buffer, f"vnode {vnode}")
+        return layout.unpack(buffer)
+
+    def _ioctl(self, command: int, buffer: bytearray | None, subject: str) -> None:
+        try:
+            fcntl.ioctl(self._fd, command, buffer if buffer is not None else 0)
+        except OSError as error:
+            raise _error(command, error.errno or 0, subject) from None
+
+
+def _binding(bind: abi.KmbBind) -> Binding:
+    return Binding(
+        bind.vnode,
+        bind.cpu[: bind.ncpus],
+        Range(bind.region_base, bind.region_size),
+        Range(bind.slot_base, bind.slot_size),
+        bind.vector,
+        bind.dest_apicid,
+        bind.started,
+        bind.rings,
+        bind.start_tsc,
+    )
