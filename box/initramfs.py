@@ -8,7 +8,6 @@ which depend on the kernel only (cached), and a few files of this one box (keys,
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
 from pathlib import Path
 
 from box import cache, cpio, kernels, layout
@@ -57,13 +56,10 @@ def root_archive(kernel: kernels.KernelImage) -> Path:
     return cache.entry(name, build)
 
 
-def box_archive(
-    plan: layout.Layout, kernel: str, host_key: bytes, client_key: bytes, more: Mapping[str, bytes]
-) -> bytes:
+def box_archive(plan: layout.Layout, config: str, host_key: bytes, client_key: bytes) -> bytes:
     """Files of one box, copied over its Debian at each start.
 
-    `host_key` is sshd's private key, `client_key` the public key let in, `kernel` the release the
-    vnodes boot; `more` maps further paths to contents.
+    `config` is vnodes.toml, `host_key` sshd's private key, `client_key` the public key let in.
     """
     archive = cpio.Archive()
     for path, source, mode in (
@@ -84,15 +80,9 @@ def box_archive(
         ("etc/hostname", b"root\n", 0o644),
         ("etc/box.conf", f"BOX_CHECKOUT='{cache.REPOSITORY}'\n".encode(), 0o644),
         ("etc/vnode-debug/kmb.arguments", f"{plan.module_arguments}\n".encode(), 0o644),
-        (
-            "etc/vnode-debug/vnodes.toml",
-            layout.vnodes_toml(plan, f"/boot/vmlinuz-{kernel}").encode(),
-            0o644,
-        ),
+        ("etc/vnode-debug/vnodes.toml", config.encode(), 0o644),
     ):
         archive.file(f"box/{path}", data, mode)
-    for path, data in more.items():
-        archive.file(f"box/{path}", data)
     return archive.finish()
 
 

@@ -35,7 +35,7 @@ class Range(NamedTuple):
 # Four vnodes of 256 MiB and the root bridge (2 MiB).  Below 2 GiB, away from where the root's
 # kernel (16 MiB), its initrd and the ACPI tables (top of RAM) lie.
 LOW_POOL = Range(0x30000000, GIB + 2 * MIB)
-HIGH_POOL = Range(0x140000000, GIB)  # a machine of more than 4 GiB has one more GiB up there
+HIGH_POOL = Range(0x140000000, GIB)  # from 4 GiB on a machine has a GiB to give up there
 SLOTS = Range(0x10000, 5 * 0x10000)  # start-up code of the vnodes' CPUs: 64 KiB each
 
 
@@ -96,12 +96,17 @@ def parse_size(text: str) -> int:
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
-def vnodes_toml(layout: Layout, kernel: str) -> str:
-    """The box's /etc/vnode-debug/vnodes.toml; `kernel` is a path inside the box."""
+def vnodes_toml(layout: Layout, kernel: str, module: str) -> str:
+    """The box's /etc/vnode-debug/vnodes.toml.
+
+    `kernel` and `module` (kmb.ko, left out when empty) are paths inside the box.
+    """
     memory = ", ".join(f'"{pool}"' for pool in layout.pools)
     text = "# Written by the box at its start; edits last until it goes down.\n"
     text += f'[machine]\nmemory = [{memory}]\nlow = "{layout.slots}"\n'
     text += f"cpus = [{', '.join(map(str, layout.cpus))}]\n"
+    if module:
+        text += f'module = "{module}"\n'
     for number, name, cpus, autostart in (
         (1, "alpha", (1,), True),
         (2, "beta", (2,), True),
@@ -112,4 +117,5 @@ def vnodes_toml(layout: Layout, kernel: str) -> str:
         text += f'\n[[vnode]]\nid = {number}\nname = "{name}"\nkernel = "{kernel}"\n'
         text += f'initrd = "{INITRD}"\ncpus = [{", ".join(map(str, cpus))}]\n'
         text += f'memory = "256M"\nautostart = {str(autostart).lower()}\n'
+        text += "inject = true  # vnode-debug inject: this is a place to try things out\n"
     return text

@@ -28,12 +28,13 @@ from box import (
     supplies,
 )
 from box.errors import BootFailed, BoxTimeout, Refused
-from box.home import State, Status, status
+from box.home import State, Status, directory, status
 
 __all__ = [
     "Options",
     "State",
     "Status",
+    "directory",
     "down",
     "exec_argv",
     "monitor",
@@ -142,12 +143,13 @@ def _prepare(
     box, program = home.directory(), cache.program("qemu-system-x86_64", "qemu-system-x86")
     ssh.make_keys(box)
     supplies.state_disk(box / "state.img", options.disk, options.fresh)
+    module = f"build/modules/{kernel.version}/kmb.ko"
+    has_module = (cache.REPOSITORY / module).exists()
+    config = layout.vnodes_toml(
+        plan, f"/boot/vmlinuz-{vnode_kernel}", f"{layout.TREE}/{module}" if has_module else ""
+    )
     own = initramfs.box_archive(
-        plan,
-        vnode_kernel,
-        (box / "host_key").read_bytes(),
-        (box / "client_key.pub").read_bytes(),
-        {},
+        plan, config, (box / "host_key").read_bytes(), (box / "client_key.pub").read_bytes()
     )
     cached = initramfs.root_archive(kernel).read_bytes()
     cache.write_atomically(box / "initrd", cached + own)

@@ -19,7 +19,7 @@ from box import cache, cpio, initramfs, kernels
 from box.errors import BoxError
 
 CPU_MODEL = "qemu64,+rdrand"
-PROBE_SECONDS = 10.0
+PROBE_SECONDS = 6.0
 PROBE_WORD = b"box: this guest boots"
 
 

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The `box` fixture: one QEMU machine for all tests of a run that want real kernels.
+
+VNODE_DEBUG_BOX_REUSE=1 takes the box that runs already (that of $VNODE_DEBUG_BOX, else that of the
+checkout) and leaves it running.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+
+class RunningBox:
+    """The root vnode of a running box, as tests use it."""
+
+    def run(
+        self, command: str | Sequence[str], timeout: float = 60, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a shell line, or words as they are; the caller looks at returncode."""
+        from box import machine
+
+        words = ["sh", "-c", command] if isinstance(command, str) else list(command)
+        return subprocess.run(
+            machine.exec_argv(words, tty=False),
+            input="" if input is None else input,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+
+    def check(self, command: str | Sequence[str], timeout: float = 60) -> str:
+        """Output of a command that must succeed."""
+        done = self.run(command, timeout)
+        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def put(self, source: Path, target: str) -> None:
+        """Copies a file of the host into the box."""
+        from box import machine
+
+        argv = machine.exec_argv(["sh", "-c", 'cat >"$0"', target], tty=False)
+        with source.open("rb") as data:
+            subprocess.run(argv, stdin=data, check=True, timeout=300)
+
+    def get(self, source: str, target: Path) -> None:
+        """Copies a file of the box to the host."""
+        from box import machine
+
+        argv = machine.exec_argv(["cat", source], tty=False)
+        with target.open("wb") as out:
+            subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, check=True, timeout=300)
+
+    def monitor(self, command: str) -> str:
+        """Output of a command of QEMU's human monitor."""
+        from box import machine
+
+        return machine.monitor(command)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "box" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.box)
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBox]:
+    """A box of this test run alone, with both 6.1 kernels in its /boot."""
+    from box import machine
+
+    if os.environ.get("VNODE_DEBUG_BOX_REUSE") == "1" and machine.running():
+        yield RunningBox()
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VNODE_DEBUG_BOX", str(tmp_path_factory.mktemp("box")))
+        options = machine.Options(vnode_kernels=("cloud", "amd64"), die_with_parent=True)
+        machine.up(options, print)
+        try:
+            yield RunningBox()
+        finally:
+            machine.down(print)
