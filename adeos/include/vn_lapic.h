@@ -22,6 +22,7 @@
 #include <asm/hw_irq.h>
 #include <asm/irqdomain.h>
 #include <asm/msr.h>
+#include <asm/smp.h>
 
 static inline bool vn_lapic_x2apic(void)
 {
@@ -84,7 +85,9 @@ static inline int vn_vector_alloc(struct vn_vector *v, irq_handler_t handler,
 				  const char *name, void *data)
 {
 	struct irq_alloc_info info = { .mask = cpumask_of(0) };
+	struct irq_data *irq;
 	struct irq_cfg *cfg;
+	unsigned int cpu;
 	int virq, rc;
 
 	virq = irq_domain_alloc_irqs(x86_vector_domain, 1, NUMA_NO_NODE, &info);
@@ -99,13 +102,16 @@ static inline int vn_vector_alloc(struct vn_vector *v, irq_handler_t handler,
 		return rc;
 	}
 	v->virq = virq;
-	cfg = irqd_cfg(irq_domain_get_irq_data(x86_vector_domain, virq));
-	if (!cfg || !cfg->vector) {
+	irq = irq_domain_get_irq_data(x86_vector_domain, virq);
+	cfg = irqd_cfg(irq);
+	cpu = cpumask_first(irq_data_get_effective_affinity_mask(irq));
+	if (!cfg || !cfg->vector || cpu >= nr_cpu_ids) {
 		vn_vector_free(v, data);
 		return -EIO;
 	}
 	v->vector = cfg->vector;
-	v->apicid = cfg->dest_apicid;
+	/* cfg->dest_apicid may be a logical id, and ICR wants the physical one */
+	v->apicid = per_cpu(x86_cpu_to_apicid, cpu);
 	return 0;
 }
 
