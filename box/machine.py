@@ -34,6 +34,7 @@ __all__ = [
     "Options",
     "State",
     "Status",
+    "build",
     "directory",
     "down",
     "exec_argv",
@@ -64,21 +65,36 @@ class Options:
     die_with_parent: bool = False  # QEMU ends when the calling thread's process does
 
 
+@dataclass(frozen=True)
+class Supplies:
+    """What a box boots."""
+
+    kernel: kernels.KernelImage  # the root's
+    vnode_kernel: str  # release that the vnodes boot by default
+    images: tuple[Path, ...]  # file systems of the root, the base first
+
+
+def build(options: Options, progress: cache.Progress) -> Supplies:
+    """Builds what a box of these options boots, as far as it is missing; boots nothing."""
+    kernel = kernels.fetch(options.kernel, progress)
+    vnode_kernels = [kernels.fetch(flavour, progress) for flavour in options.vnode_kernels]
+    supplies.modules([kernel, *vnode_kernels], progress)
+    supplies.show_kernels(vnode_kernels)
+    initramfs.vnode_initrd(progress)
+    images = (rootfs.debian(progress), rootfs.python_packages(progress))
+    supplies.byte_code()
+    return Supplies(kernel, vnode_kernels[0].version, images)
+
+
 def up(options: Options, progress: cache.Progress) -> Status:
     """Builds what is missing, boots the box and waits until it takes commands."""
     plan = layout.plan(options.memory, options.cpus)
     with home.locked():
         _refuse_second(progress)
         host.check(options.memory)
-        kernel = kernels.fetch(options.kernel, progress)
-        vnode_kernels = [kernels.fetch(flavour, progress) for flavour in options.vnode_kernels]
-        supplies.modules([kernel, *vnode_kernels], progress)
-        supplies.show_kernels(vnode_kernels)
-        initramfs.vnode_initrd(progress)
-        images = (rootfs.debian(progress), rootfs.python_packages(progress))
-        supplies.byte_code()
-        spec = _prepare(options, plan, kernel, vnode_kernels[0].version, images, progress)
-        record = boot.launch(spec, kernel.version, progress, leashed=options.die_with_parent)
+        built = build(options, progress)
+        spec = _prepare(options, plan, built, progress)
+        record = boot.launch(spec, built.kernel.version, progress, leashed=options.die_with_parent)
         try:
             boot.wait_ready(record, options.boot_timeout, progress)
             _connect(record)
@@ -133,38 +149,33 @@ def monitor(command: str) -> str:
 
 
 def _prepare(
-    options: Options,
-    plan: layout.Layout,
-    kernel: kernels.KernelImage,
-    vnode_kernel: str,
-    images: tuple[Path, ...],
-    progress: cache.Progress,
+    options: Options, plan: layout.Layout, built: Supplies, progress: cache.Progress
 ) -> qemu.Spec:
     box, program = home.directory(), cache.program("qemu-system-x86_64", "qemu-system-x86")
     ssh.make_keys(box)
     supplies.state_disk(box / "state.img", options.disk, options.fresh)
-    module = f"build/modules/{kernel.version}/kmb.ko"
+    module = f"build/modules/{built.kernel.version}/kmb.ko"
     has_module = (cache.REPOSITORY / module).exists()
     config = layout.vnodes_toml(
-        plan, f"/boot/vmlinuz-{vnode_kernel}", f"{layout.TREE}/{module}" if has_module else ""
+        plan, f"/boot/vmlinuz-{built.vnode_kernel}", f"{layout.TREE}/{module}" if has_module else ""
     )
     own = initramfs.box_archive(
         plan, config, (box / "host_key").read_bytes(), (box / "client_key.pub").read_bytes()
     )
-    cached = initramfs.root_archive(kernel).read_bytes()
+    cached = initramfs.root_archive(built.kernel).read_bytes()
     cache.write_atomically(box / "initrd", cached + own)
     accel = options.accel
     if accel == "auto":
-        accel = qemu.accelerator(program, kernel, progress)
+        accel = qemu.accelerator(program, built.kernel, progress)
     return qemu.Spec(
         qemu=program,
         accel="tcg,thread=multi" if accel == "tcg" else accel,
         cpus=options.cpus,
         memory=options.memory,
-        kernel=kernel.vmlinuz,
+        kernel=built.kernel.vmlinuz,
         initrd=box / "initrd",
         append=" ".join([*ROOT_ARGUMENTS, *plan.kernel_arguments, options.append]).strip(),
-        images=images,
+        images=built.images,
         state=box / "state.img",
         port=host.free_port(options.port),
         tree_socket=home.sockets() / "tree",

@@ -18,6 +18,7 @@ def modules(images: Sequence[kernels.KernelImage], progress: cache.Progress) -> 
     if not script.exists():
         return
     for version in dict.fromkeys(image.version for image in images):
+        progress(f"modules for {version}")
         try:
             cache.run(f"modules for {version}", [script, version], timeout=600)
         except BoxError as error:
