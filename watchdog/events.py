@@ -65,9 +65,10 @@ class DelayElapsed:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """All CPUs confirmed that they are parked."""
+    """All CPUs confirmed that they are parked; `fault`: what is known better by now."""
 
     incarnation: int
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,8 +159,12 @@ def _fence(vnode: Vnode, gather: str = "") -> Result:
     return replace(vnode, fencing=True), (Fence(vnode.incarnation, gather),)
 
 
-def _is_fenced(vnode: Vnode) -> Vnode:
-    return replace(vnode, fenced=True, fencing=False)
+def _is_fenced(vnode: Vnode, event: Event) -> Vnode:
+    assert isinstance(event, Fenced)
+    vnode = replace(vnode, fenced=True, fencing=False)
+    if event.fault is None or vnode.fault is None:
+        return vnode
+    return replace(vnode, fault=event.fault, reason=event.fault.reason)
 
 
 def _load(vnode: Vnode, state: State) -> Result:
@@ -226,7 +230,7 @@ def _close(vnode: Vnode, outcome: str) -> Result:
 
 
 def _fenced_crash(vnode: Vnode, event: Event, now: int) -> Result:
-    vnode, opened = _open(replace(_is_fenced(vnode), state=State.FENCED))
+    vnode, opened = _open(replace(_is_fenced(vnode, event), state=State.FENCED))
     if vnode.policy.on_crash.startswith("coredump"):
         return vnode, (*opened, Capture(vnode.incarnation))
     vnode, actions = _after_capture(vnode, now)
@@ -264,7 +268,7 @@ def _relaunch(vnode: Vnode, now: int) -> Result:
 
 
 def _fenced_restart(vnode: Vnode, event: Event, now: int) -> Result:
-    vnode = _is_fenced(vnode)
+    vnode = _is_fenced(vnode, event)
     if vnode.fault is None:
         return _load(replace(vnode, restarts=vnode.restarts + 1), State.RESTARTING)
     vnode, opened = _open(vnode)
@@ -273,7 +277,7 @@ def _fenced_restart(vnode: Vnode, event: Event, now: int) -> Result:
 
 
 def _fenced_halt(vnode: Vnode, event: Event, now: int) -> Result:
-    vnode, opened = _open(_is_fenced(vnode))
+    vnode, opened = _open(_is_fenced(vnode, event))
     vnode, closed = _close(vnode, "halted")
     return vnode, (*opened, *closed, Release())
 
@@ -281,7 +285,7 @@ def _fenced_halt(vnode: Vnode, event: Event, now: int) -> Result:
 def _fenced_stop(vnode: Vnode, event: Event, now: int) -> Result:
     """Stopped by an operator; a fault that came first is still recorded, with its dump."""
     crashed = vnode.fault is not None and vnode.fault.crash
-    vnode, opened = _open(_is_fenced(vnode))
+    vnode, opened = _open(_is_fenced(vnode, event))
     if crashed and vnode.policy.on_crash.startswith("coredump"):
         return vnode, (*opened, Capture(vnode.incarnation))
     vnode, closed = _close(vnode, "stopped")

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ways to bring a vnode up again, as plain objects: what each does is data, printable before use.
+
+`kmb` boots the staged image in the vnode's own region, so the old memory is
+copied out first; `spare` boots it in another region at once, so the old
+region is the dump until it has been written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from adeos.abi import Range
+
+
+class Step(NamedTuple):
+    """One step: a word for it (as in the incident's stamps) and what it does."""
+
+    name: str
+    text: str
+
+
+class Target(NamedTuple):
+    """What a strategy is applied to."""
+
+    vnode: int
+    name: str
+    cpus: Sequence[int]
+    region: Range
+    capture: bool
+    """Whether the policy wants a dump."""
+
+
+class Strategy(NamedTuple):
+    """`region`: where the successor boots."""
+
+    name: str
+    region: Range
+
+    def steps(self, target: Target) -> tuple[Step, ...]:
+        """What a restart does, in order."""
+        cpus = ", ".join(map(str, target.cpus))
+        fence = Step("fenced", f"save registers; INIT CPUs {cpus}; wait until each is parked")
+        load = Step("loaded", f"verify the staged image; compose it at {_show(self.region)}")
+        start = Step("started", f"INIT-SIPI-SIPI to CPU {target.cpus[0]}")
+        wait = Step("running", "wait for the first user beat of the new incarnation")
+        return (fence, *self._capture(target), load, start, wait)
+
+    def _capture(self, target: Target) -> tuple[Step, ...]:
+        if not target.capture:
+            return ()
+        if self.region != target.region:
+            held = f"hold {_show(target.region)} as the dump; write it out in the background"
+            return (Step("captured", held),)
+        return (Step("captured", f"copy {_show(target.region)} to the incident's dump"),)
+
+
+def choose(own: Range, spare: Range | None, *, capture: bool) -> Strategy:
+    """`spare` when a dump is wanted and a free region of the size is there, else `kmb`."""
+    if capture and spare is not None and spare.size >= own.size:
+        return Strategy("spare", spare)
+    return Strategy("kmb", own)
+
+
+def _show(region: Range) -> str:
+    return f"{region.base:#x}+{region.size >> 20}M"

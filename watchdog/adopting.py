@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Gathers what an earlier daemon left behind and takes it over (adoption.py decides)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adeos import abi
+from adeos.errors import AdeosError, BridgeError
+from crashdump.incident import Incident
+from watchdog import log
+from watchdog.adoption import Evidence, adopt, wants_start
+from watchdog.detector import LAYERS
+from watchdog.ledger import adopted
+from watchdog.states import LIVE, State
+from watchdog.unit import Unit, Watched
+from watchdog.watch import fault_in
+
+if TYPE_CHECKING:
+    from watchdog.daemon import Daemon
+
+
+async def adopt_all(daemon: Daemon) -> list[Unit]:
+    """Adopt every configured vnode; those to be started are returned."""
+    unfinished = await daemon.executor.ledger.unfinished()
+    started: list[Unit] = []
+    booted = boot_time()
+    for unit in daemon.units.values():
+        mine = [one for one in unfinished if one.vnode == unit.id]
+        found = await _evidence(daemon, unit, mine, booted)
+        for stale in mine[:-1] if found.open_incident else mine:
+            await daemon.executor.ledger.finish(adopted(stale), "interrupted", {}, {}, None)
+        if found.open_incident:
+            unit.entry = adopted(mine[-1])
+        _take_over(daemon, unit, found)
+        if wants_start(found, unit.config.autostart):
+            started.append(unit)
+    for one in unfinished:
+        if one.vnode not in daemon.units:
+            await daemon.executor.ledger.finish(adopted(one), "interrupted", {}, {}, None)
+    return started
+
+
+def _take_over(daemon: Daemon, unit: Unit, found: Evidence) -> None:
+    unit.vnode, wanted = adopt(found, unit.config.restart, time.monotonic_ns())
+    unit.since_tsc = daemon.machine.tsc()
+    if unit.vnode.state not in LIVE:
+        unit.watched = None
+    if found.bound or found.word is not None:
+        log.write(
+            "info",
+            "adopted",
+            vnode=unit.id,
+            name=unit.config.name,
+            state=unit.vnode.state.word,
+            was=found.word.word if found.word else "unknown",
+            incarnation=unit.vnode.incarnation,
+        )
+    daemon.publish(unit)
+    for action in wanted:
+        unit.queue.put_nowait(action)
+
+
+async def _evidence(
+    daemon: Daemon, unit: Unit, unfinished: list[Incident], booted: float
+) -> Evidence:
+    status = _status(daemon, unit.id)
+    word = State(status.state) if status and status.state.value < len(State) else None
+    incarnation = status.incarnation if status else 0
+    bridge_incarnation, started = 0, 0
+    daemon.executor.placement.adopt(unit)
+    if unit.binding is not None and unit.bridge is not None:
+        started = unit.binding.started
+        try:
+            bridge_incarnation = unit.bridge.root_side().incarnation
+        except BridgeError:
+            bridge_incarnation = 0
+    current = max(incarnation, bridge_incarnation)
+    up, fault = _examine(daemon, unit, bridge_incarnation or incarnation)
+    unit.last_incident = status.last_incident if status else 0
+    recent = [one for one in unfinished if one.opened >= booted]
+    recorded = await daemon.executor.ledger.recorded(unit.id, current, booted)
+    return Evidence(
+        bound=unit.binding is not None,
+        started=started,
+        word=word,
+        reason=status.reason if status else "",
+        incarnation=incarnation,
+        restarts=status.restarts if status else 0,
+        incidents=status.incidents if status else 0,
+        bridge_incarnation=bridge_incarnation,
+        up=up,
+        fault=fault,
+        open_incident=bool(recent) and recent[-1] is unfinished[-1],
+        recorded=recorded,
+    )
+
+
+def _status(daemon: Daemon, vnode: int) -> abi.Status | None:
+    try:
+        return daemon.root.status(vnode)
+    except AdeosError as error:
+        log.write("warning", "root-bridge", vnode=vnode, what=error)
+        return None
+
+
+def _examine(daemon: Daemon, unit: Unit, incarnation: int) -> tuple:  # type: ignore[type-arg]
+    """Whether its user space has beaten, and the fault its bridge reports; begins the watch."""
+    if unit.bridge is None or not incarnation:
+        return False, None
+    now = daemon.machine.tsc()
+    watched = Watched(unit.bridge, unit.config, incarnation, daemon.tsc_khz, now)
+    unit.watched = watched
+    try:
+        word = watched.word()
+        fault = fault_in(watched, word)
+    except (BridgeError, ValueError):
+        return False, None
+    counts = watched.counts()
+    beaten = any(counts[LAYERS.index("user") :: 4])
+    return word is abi.State.RUNNING or (word is not abi.State.NONE and beaten), fault
+
+
+def boot_time() -> float:
+    """When this machine booted, Unix time; incidents before it concern other memory."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1]) - 1
+    return 0.0

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Carries the supervisor's actions out on the machine, one vnode's in order, vnodes in parallel.
+
+Each handler answers with the event that tells how it went.  What may take
+long (park, copy, load, disk) runs in worker threads; the watch goes on
+meanwhile.  A handler that fails in a way nobody foresaw answers with the
+failure event of its action: a bug here must not leave a vnode in limbo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Protocol
+
+from adeos.errors import AdeosError, FenceError
+from adeos.machine import Machine
+from crashdump.errors import CrashdumpError
+from crashdump.incident import Witness
+from watchdog import actions, events, log, registers
+from watchdog.composer import Composer
+from watchdog.dumps import Dumps
+from watchdog.errors import WatchdogError
+from watchdog.ledger import Ledger
+from watchdog.placement import Placement
+from watchdog.states import Fault
+from watchdog.unit import Unit, Watched
+
+PARK_TIMEOUT_MS = 200
+PARK_ATTEMPTS = 2
+
+
+class Host(Protocol):
+    """What the executor needs of the daemon."""
+
+    def post(self, unit: Unit, event: events.Event) -> None:
+        """Feed an event to the supervisor."""
+
+    def witnesses(self, unit: Unit) -> tuple[Witness, ...]:
+        """Beats of the other live vnodes now."""
+
+    def later(self, until: int, unit: Unit) -> None:
+        """Post DelayElapsed(until) then."""
+
+    def publish(self, unit: Unit) -> None:
+        """Write the vnode's entry in the root bridge."""
+
+
+class Executor:
+    """Handlers by action type; see HANDLERS at the end."""
+
+    def __init__(
+        self,
+        host: Host,
+        machine: Machine,
+        placement: Placement,
+        composer: Composer,
+        ledger: Ledger,
+        dumps: Dumps,
+    ) -> None:
+        self.host = host
+        self.machine = machine
+        self.placement = placement
+        self.composer = composer
+        self.ledger = ledger
+        self.dumps = dumps
+        self.tsc_khz = machine.info().tsc_khz
+
+    async def run(self, unit: Unit) -> None:
+        """Carry out a vnode's actions until cancelled."""
+        while True:
+            action = await unit.queue.get()
+            event = await self.carry_out(unit, action)
+            if event is not None:
+                self.host.post(unit, event)
+            unit.queue.task_done()
+
+    async def carry_out(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """One action; its event, None when it needs no answer."""
+        try:
+            return await HANDLERS[type(action)](self, unit, action)
+        except asyncio.CancelledError:
+            raise
+        except (AdeosError, CrashdumpError, WatchdogError, OSError) as error:
+            text = str(error) or type(error).__name__
+        except Exception as error:  # the boundary: see the module's docstring
+            text = f"{type(error).__name__}: {error}"
+            log.write("error", "bug", vnode=unit.id, action=type(action).__name__, what=text)
+        log.write("error", "failed", vnode=unit.id, action=type(action).__name__, what=text)
+        return _failure(action, text)
+
+    async def fence(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Registers first, then INIT and the confirmation of every CPU."""
+        assert isinstance(action, actions.Fence)
+        unit.gathered = await self._gather(unit, action.gather)
+        fault = self._refined(unit)
+        for attempt in range(PARK_ATTEMPTS):
+            try:
+                tsc = await asyncio.to_thread(self.machine.park, unit.id, PARK_TIMEOUT_MS)
+                break
+            except FenceError as error:
+                if attempt == PARK_ATTEMPTS - 1:
+                    log.write("error", "fence-failed", vnode=unit.id, what=error)
+                    return events.FenceFailed(action.incarnation, str(error))
+        unit.stamps["fenced"] = tsc
+        unit.watched = None
+        return events.Fenced(action.incarnation, fault)
+
+    async def _gather(self, unit: Unit, how: str) -> str:
+        if unit.bridge is None or not how:
+            return ""
+        if how == "record":
+            done = await registers.wait_for_record(unit.bridge, unit.vnode.incarnation)
+            if done:
+                return how
+        answered = await registers.ask_by_nmi(
+            self.machine, unit.bridge, unit.id, len(unit.config.cpus)
+        )
+        log.write("info", "registers", vnode=unit.id, answered=len(answered))
+        return "nmi" if answered else ""
+
+    def _refined(self, unit: Unit) -> Fault | None:
+        """The fault again, from a crash record that is complete by now."""
+        fault = unit.vnode.fault
+        if fault is None or unit.gathered != "record" or unit.bridge is None:
+            return None
+        crash = unit.bridge.crash()
+        if crash is None or not crash.reason:
+            return None
+        return replace(fault, reason=crash.reason.name.lower(), cpu=crash.cpu)
+
+    async def open_incident(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Commit the row; without one (disk full) the restart still goes on."""
+        assert isinstance(action, actions.OpenIncident)
+        unit.entry = await self.ledger.open(
+            unit.id,
+            unit.config.name,
+            action.fault,
+            unit.stamps,
+            unit.witnesses,
+            unit.bridge,
+            unit.config.restart.on_crash,
+        )
+        unit.last_incident = unit.entry.number
+        log.write(
+            "info", "incident", vnode=unit.id, id=unit.entry.number, reason=action.fault.reason
+        )
+        self.host.publish(unit)
+        return None
+
+    async def capture(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Hold the region when a spare is free, else copy it."""
+        assert isinstance(action, actions.Capture)
+        began = time.monotonic_ns()
+        if unit.entry is None:
+            return events.CaptureFailed(action.incarnation, "no incident to put it in")
+        if not unit.entry.captured:
+            unit.strategy = await self.dumps.capture(unit, unit.entry)
+        unit.stamps["captured"] = self.machine.tsc()
+        return events.Captured(action.incarnation, time.monotonic_ns() - began)
+
+    async def finish_incident(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Close the row with all stamps and what the others' beats were meanwhile."""
+        assert isinstance(action, actions.FinishIncident)
+        entry, unit.entry = unit.entry, None
+        if entry is not None:
+            after = {witness.vnode: witness.before for witness in self.host.witnesses(unit)}
+            successor = unit.vnode.incarnation if action.outcome == "restarted" else None
+            await self.ledger.finish(entry, action.outcome, unit.stamps, after, successor)
+            log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
+        return None
+
+    async def load(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Bind (or move) the vnode and compose its memory."""
+        assert isinstance(action, actions.Load)
+        self.placement.place(unit)
+        await asyncio.to_thread(self.composer.compose, unit, action.incarnation)
+        unit.stamps["loaded"] = self.machine.tsc()
+        return events.Loaded(action.incarnation)
+
+    async def start(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """INIT-SIPI-SIPI; the watch begins."""
+        assert isinstance(action, actions.Start)
+        tsc = await asyncio.to_thread(self.composer.start, unit)
+        unit.stamps["started"] = tsc
+        bridge = unit.bridge
+        assert bridge is not None
+        unit.watched = Watched(bridge, unit.config, action.incarnation, self.tsc_khz, tsc)
+        return events.Started(action.incarnation)
+
+    async def wait(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """The back-off."""
+        assert isinstance(action, actions.Wait)
+        self.host.later(action.until, unit)
+        return None
+
+    async def release(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Unbind and give region and slot back."""
+        unit.watched = None
+        self.placement.release(unit)
+        self.host.publish(unit)
+        return None
+
+
+def _failure(action: actions.Action, text: str) -> events.Event | None:
+    match action:
+        case actions.Fence(incarnation):
+            return events.FenceFailed(incarnation, text)
+        case actions.Capture(incarnation):
+            return events.CaptureFailed(incarnation, text)
+        case actions.Load(incarnation):
+            return events.LoadFailed(incarnation, text)
+        case actions.Start(incarnation):
+            return events.StartFailed(incarnation, text)
+    return None
+
+
+Handler = Callable[[Executor, Unit, actions.Action], Awaitable[events.Event | None]]
+
+HANDLERS: dict[type, Handler] = {
+    actions.Fence: Executor.fence,
+    actions.OpenIncident: Executor.open_incident,
+    actions.Capture: Executor.capture,
+    actions.FinishIncident: Executor.finish_incident,
+    actions.Load: Executor.load,
+    actions.Start: Executor.start,
+    actions.Wait: Executor.wait,
+    actions.Release: Executor.release,
+}

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which memory is whose: regions and slots of the vnodes, and regions held as dumps."""
+
+from __future__ import annotations
+
+from adeos.abi import Range
+from adeos.errors import AdeosError, PoolExhausted
+from adeos.machine import Machine
+from adeos.pool import Pool
+from watchdog.errors import RefusedError
+from watchdog.unit import Unit
+
+
+class Placement:
+    """Used on the event loop's thread only, but for the machine's own calls."""
+
+    def __init__(self, machine: Machine) -> None:
+        info = machine.info()
+        self.machine = machine
+        self.pool = Pool(info.range, Range(info.low_base, info.low_size))
+        self.held: dict[int, Range] = {}
+        """Incident number -> region that is its dump until it has been written out."""
+
+    def place(self, unit: Unit) -> None:
+        """Give a vnode region and slot unless it has them, and bind it there.
+
+        PoolExhausted or PlacementError when it cannot be had; nothing is kept then.
+        """
+        span = unit.config.span
+        new_region = new_slot = None
+        try:
+            if unit.region is None:
+                new_region = self.pool.region(span.size, span.base)
+            if unit.slot is None:
+                new_slot = self.pool.slot(len(unit.config.cpus))
+            region, slot = unit.region or new_region, unit.slot or new_slot
+            assert region is not None and slot is not None
+            unit.binding = self.machine.bind(unit.id, unit.config.cpus, region, slot)
+            unit.place(self.machine, region)
+            unit.slot = slot
+        except AdeosError:
+            if new_region is not None:
+                self.pool.free_region(new_region)
+            if new_slot is not None:
+                self.pool.free_slot(new_slot)
+            raise
+        apicid = {cpu.cpu: cpu.apicid for cpu in self.machine.cpus()}
+        unit.apicids = tuple(apicid.get(cpu, 0) for cpu in unit.config.cpus)
+
+    def adopt(self, unit: Unit) -> None:
+        """Take over what the machine says the vnode owns."""
+        binding = self.machine.query(unit.id)
+        if binding is None:
+            return
+        is_dump = binding.region in self.held.values()
+        if is_dump:
+            self.pool.free_region(binding.region)  # reserve() wants both or none
+        self.pool.reserve(binding.region, binding.slot)
+        unit.binding, unit.slot = binding, binding.slot
+        unit.place(self.machine, binding.region)
+        if is_dump:
+            unit.region = None  # killed before the successor had its own
+        apicid = {cpu.cpu: cpu.apicid for cpu in self.machine.cpus()}
+        unit.apicids = tuple(apicid.get(cpu, 0) for cpu in binding.cpus)
+
+    def release(self, unit: Unit) -> None:
+        """Unbind a parked vnode; its region stays away while it is held as a dump."""
+        if unit.binding is not None:
+            self.machine.unbind(unit.id)
+        if unit.region is not None and unit.region not in self.held.values():
+            self.pool.free_region(unit.region)
+        if unit.slot is not None:
+            self.pool.free_slot(unit.slot)
+        unit.unplace()
+
+    def spare(self, unit: Unit) -> Range | None:
+        """A free region to boot the successor in, None when there is none or it must not move."""
+        if unit.region is None or unit.config.span.base is not None:
+            return None
+        try:
+            return self.pool.region(unit.region.size)
+        except PoolExhausted:
+            return None
+
+    def hold(self, incident: int, unit: Unit, spare: Range) -> Range:
+        """Keep the vnode's region as the dump of `incident`; the vnode's is `spare` now."""
+        assert unit.region is not None
+        old = unit.region
+        self.held[incident] = old
+        unit.region = spare
+        return old
+
+    def reserve_held(self, incident: int, region: Range) -> None:
+        """A region that an earlier daemon held; PlacementError when it is not to be had."""
+        self.pool.region(region.size, region.base)
+        self.held[incident] = region
+
+    def unhold(self, incident: int) -> None:
+        """The dump is on disk (or given up): the region may be used again."""
+        region = self.held.pop(incident, None)
+        if region is not None:
+            self.pool.free_region(region)
+
+    def check_cpus(self, unit: Unit, others: list[Unit]) -> None:
+        """RefusedError with the name when a CPU of the vnode is bound to another one."""
+        for other in others:
+            if other is unit or other.binding is None:
+                continue
+            taken = sorted(set(unit.config.cpus) & set(other.binding.cpus))
+            if taken:
+                raise RefusedError(
+                    f"{unit.label}: CPU {taken[0]} is bound to {other.label}; stop that first"
+                )

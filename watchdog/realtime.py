@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes this process fit to watch: real-time priority, locked memory, no surprise collections.
+
+All of it is best effort: what the system does not permit is named, and the
+watch then simply doubts itself more often.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+
+PRIORITY = 20
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # include/uapi/asm-generic/mman.h
+
+
+def enter(*, realtime: bool) -> list[str]:
+    """Prepare the calling thread and process; returns what was not permitted."""
+    missing: list[str] = []
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # collect() is called between ticks instead
+    if not realtime:
+        return missing
+    try:
+        # Threads and processes made later do bulk work: they fall back to normal priority.
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(PRIORITY))
+    except OSError as error:
+        missing.append(f"real-time priority ({error.strerror})")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
+        missing.append(f"locked memory ({os.strerror(ctypes.get_errno())})")
+    return missing
+
+
+def collect() -> None:
+    """Collect the young generations; called where a pause does not hurt."""
+    gc.collect(1)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Publishes the daemon's word in the root bridge, where observers read it without a server.
+
+The table is also the journal a later daemon adopts vnodes by, so a state is
+published before it is acted on.
+"""
+
+from __future__ import annotations
+
+import os
+
+from adeos import abi
+from adeos.bridge import RootBridge
+from watchdog.unit import Unit
+
+_TEXT = abi.VN_NAME_LEN - 1
+
+
+def take_over(bridge: RootBridge, now: int, tsc_khz: int, period_us: int) -> int:
+    """Become the daemon of the root bridge, keeping what the earlier one said; the new epoch."""
+    kept = bridge.statuses() if bridge.head() is not None else []
+    head = abi.RootHead(
+        magic=abi.VN_ROOT_MAGIC,
+        abi=abi.VN_ABI_VERSION,
+        pid=os.getpid(),
+        beat=0,
+        beat_tsc=now,
+        start_tsc=now,
+        tsc_khz=tsc_khz,
+        late_ticks=0,
+        period_us=period_us,
+        epoch=0,
+    )
+    epoch = bridge.init(head)
+    for status in kept:
+        bridge.publish(status)
+    return epoch
+
+
+def publish(bridge: RootBridge, unit: Unit, tsc_khz: int) -> None:
+    """Write a vnode's entry."""
+    vnode, config, binding = unit.vnode, unit.config, unit.binding
+    layers = (config.watch.irq, config.watch.sched, config.watch.user)
+    bridge.publish(
+        abi.Status(
+            seq=0,
+            id=config.id,
+            state=abi.StatusState(vnode.state.value),
+            incarnation=vnode.incarnation,
+            since_tsc=unit.since_tsc,
+            region_base=unit.region.base if unit.region else 0,
+            region_size=unit.region.size if unit.region else 0,
+            slot_base=unit.slot.base if unit.slot else 0,
+            slot_size=unit.slot.size if unit.slot else 0,
+            ncpus=len(config.cpus),
+            restarts=vnode.restarts,
+            incidents=vnode.incidents,
+            last_incident=unit.last_incident,
+            name=config.name,
+            reason=_fit(vnode.reason),
+            cpu=binding.cpus if binding else config.cpus,
+            apicid=unit.apicids,
+            limit_us=tuple(layer.limit_ms * 1000 for layer in layers),
+        )
+    )
+
+
+def _fit(text: str) -> str:
+    """As much of a text as the entry holds."""
+    return text.encode()[:_TEXT].decode(errors="ignore")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One vnode as the daemon holds it: config, supervised state, what it owns, how it is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from adeos import abi, loader
+from adeos.abi import Range
+from adeos.bridge import Bridge
+from adeos.machine import Binding, Machine
+from crashdump.incident import Witness
+from watchdog.actions import Action
+from watchdog.config import VnodeConfig
+from watchdog.detector import BootWatch, Detector
+from watchdog.ledger import Entry
+from watchdog.supervisor import Vnode
+
+Counts = tuple[int, ...]
+
+
+class Watched:
+    """What the watch tick needs of one incarnation, prepared so that a tick is cheap."""
+
+    def __init__(
+        self, bridge: Bridge, config: VnodeConfig, incarnation: int, tsc_khz: int, now: int
+    ) -> None:
+        layers = (config.watch.irq, config.watch.sched, config.watch.user)
+        self.bridge = bridge
+        self.incarnation = incarnation
+        self.detector = Detector(
+            len(config.cpus), [layer.limit_ms * tsc_khz for layer in layers], now
+        )
+        self.boot = BootWatch(now, config.watch.boot_timeout_ms * tsc_khz)
+        self.counts: Callable[[], Counts] = bridge.beat_counts(len(config.cpus))
+        self.malformed = 0
+        """Ticks in a row in which the bridge held what no agent writes."""
+
+    def word(self) -> abi.State:
+        """What the agent of this incarnation says; NONE before it spoke.  BridgeError."""
+        get, view = abi.VNODE_SIDE.get, self.bridge.view
+        if get(view, abi.VN_BR_VNODE, "abi") == 0:
+            return abi.State.NONE
+        if get(view, abi.VN_BR_VNODE, "incarnation") != self.incarnation:
+            return abi.State.NONE
+        side = get(view, abi.VN_BR_VNODE, "state")
+        return abi.State(side)
+
+
+@dataclass
+class Unit:
+    """Mutable, owned by the event loop's thread."""
+
+    config: VnodeConfig
+    vnode: Vnode
+    region: Range | None = None
+    slot: Range | None = None
+    binding: Binding | None = None
+    bridge: Bridge | None = None
+    """Writable, over the current region."""
+    watched: Watched | None = None
+    entry: Entry | None = None
+    """The open incident."""
+    last_incident: int = 0
+    stamps: dict[str, int] = field(default_factory=dict)
+    """TSC of the steps since the last fault: fault, reported, seen, fenced, ..."""
+    queue: asyncio.Queue[Action] = field(default_factory=asyncio.Queue)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set and replaced at each change of state."""
+    since_tsc: int = 0
+    apicids: tuple[int, ...] = ()
+    gathered: str = ""
+    """How the registers of the last fault were had: record, nmi or nothing."""
+    witnesses: tuple[Witness, ...] = ()
+    """The other live vnodes' beats when the last fault was seen."""
+    strategy: str = ""
+    start_at: loader.Entry | None = None
+    """How to start what was composed."""
+
+    @property
+    def id(self) -> int:
+        """The vnode's id."""
+        return self.config.id
+
+    @property
+    def label(self) -> str:
+        """`vnode 2 "web"`."""
+        return f'vnode {self.config.id} "{self.config.name}"'
+
+    def place(self, machine: Machine, region: Range) -> None:
+        """The vnode's memory is `region` now."""
+        self.region = region
+        self.bridge = Bridge.open(machine, region, writable=True)
+
+    def unplace(self) -> None:
+        """The vnode owns nothing any more."""
+        self.region = self.slot = self.binding = self.bridge = self.watched = None

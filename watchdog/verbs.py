@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the control socket understands: a function a verb, in VERBS.
+
+A verb takes the request (a JSON object from a permitted peer, its values
+unchecked) and returns the reply.  docs/control.md describes each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from adeos import abi
+from adeos.errors import AdeosError
+from kexec_restart.strategy import Target, choose
+from watchdog import events, registers
+from watchdog.control import Reply, Send, Verb
+from watchdog.errors import RefusedError, TimedOutError, WatchdogError
+from watchdog.states import LIVE, Fault, State
+from watchdog.supervisor import refusal
+from watchdog.unit import Unit
+
+if TYPE_CHECKING:
+    from watchdog.daemon import Daemon
+
+COMMAND_WAIT_S = 1.0
+WAIT_MAX_S = 3600.0
+
+
+class UsageError(WatchdogError):
+    """An argument of a request is missing or wrong."""
+
+    exit_code = 2
+
+
+def table(daemon: Daemon) -> dict[str, Verb]:
+    """VERBS bound to a daemon."""
+    return {name: partial(verb, daemon) for name, verb in VERBS.items()}
+
+
+async def ping(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Whether the daemon lives, and how it feels."""
+    pace = daemon.pace
+    return {
+        "ok": True,
+        "pid": os.getpid(),
+        "ticks": pace.ticks,
+        "late_ticks": pace.late,
+        "tick_us": daemon.tick_ns / 1000,
+        "tick_max_us": daemon.tick_max_ns / 1000,
+        "portals": daemon.portals,
+    }
+
+
+async def status(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Every vnode's state; observers read shared memory instead."""
+    return {"ok": True, "vnodes": [_describe(unit) for unit in daemon.units.values()]}
+
+
+async def start(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Start a vnode that is down."""
+    unit = _unit(daemon, request)
+    wish = events.StartRequested(force=_flag(request, "force"))
+    _refuse(unit, wish)
+    daemon.executor.placement.check_cpus(unit, list(daemon.units.values()))
+    daemon.post(unit, wish)
+    return _describe(unit) | {"ok": True}
+
+
+async def stop(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Fence a vnode and give its CPUs and memory back."""
+    unit = _unit(daemon, request)
+    daemon.post(unit, events.StopRequested())
+    return _describe(unit) | {"ok": True}
+
+
+async def restart(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled."""
+    unit = _unit(daemon, request)
+    if _flag(request, "dry_run"):
+        return {"ok": True, "steps": _plan(daemon, unit)}
+    wish = events.RestartRequested(force=_flag(request, "force"))
+    _refuse(unit, wish)
+    daemon.executor.placement.check_cpus(unit, list(daemon.units.values()))
+    daemon.post(unit, wish)
+    return _describe(unit) | {"ok": True}
+
+
+def _plan(daemon: Daemon, unit: Unit) -> list[dict[str, str]]:
+    if unit.region is None:
+        raise RefusedError(f"{unit.label} has no memory; start it first")
+    placement = daemon.executor.placement
+    spare = placement.spare(unit)
+    if spare is not None:
+        placement.pool.free_region(spare)
+    capture = unit.config.restart.on_crash.startswith("coredump")
+    target = Target(unit.id, unit.config.name, unit.config.cpus, unit.region, capture)
+    steps = choose(unit.region, spare, capture=capture).steps(target)
+    return [{"step": step.name, "does": step.text} for step in steps]
+
+
+async def wait(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Wait until a vnode is in one of the states; `incarnation`: that one or a later."""
+    unit = _unit(daemon, request)
+    wanted = _states(request)
+    least = _number(request, "incarnation", 0, 0, 1 << 32)
+    limit = float(_number(request, "timeout_ms", 60_000, 0, int(WAIT_MAX_S * 1000))) / 1000
+    try:
+        async with asyncio.timeout(limit):
+            while unit.vnode.state not in wanted or unit.vnode.incarnation < least:
+                await unit.changed.wait()
+    except TimeoutError:
+        words = " or ".join(sorted(state.word for state in wanted))
+        raise TimedOutError(
+            f"{unit.label} is {unit.vnode.state.word}, not {words}, after {limit:g} s"
+        ) from None
+    return _describe(unit) | {"ok": True}
+
+
+async def dump(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Dump a vnode's memory without stopping it; recorded as an incident of reason "dump"."""
+    unit = _unit(daemon, request)
+    if unit.region is None or unit.bridge is None:
+        raise RefusedError(f"{unit.label} has no memory; start it first")
+    if unit.entry is not None or unit.vnode.state not in LIVE | {State.FENCED}:
+        raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; wait for it")
+    executor = daemon.executor
+    if unit.vnode.state in LIVE:
+        answered = await registers.ask_by_nmi(
+            daemon.machine, unit.bridge, unit.id, len(unit.config.cpus)
+        )
+        unit.gathered = "nmi" if answered else ""
+    fault = Fault("dump", unit.vnode.incarnation, crash=False)
+    entry = await executor.ledger.open(
+        unit.id, unit.config.name, fault, {}, (), unit.bridge, "operator"
+    )
+    incident = await executor.dumps.live(unit, entry)
+    outcome = "live dump: pages are of different moments" if unit.vnode.state in LIVE else "dumped"
+    await executor.ledger.finish(entry, outcome, {}, {}, None)
+    return {
+        "ok": True,
+        "incident": entry.number,
+        "dump": incident.dump.state.value,
+        "reason": incident.dump.reason,
+        "path": str(executor.ledger.directory / "incidents" / f"{entry.number:04d}"),
+        "inconsistent": unit.vnode.state in LIVE,
+    }
+
+
+async def inject(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Have the vnode's agent cause a fault, when the config allows it."""
+    unit = _unit(daemon, request)
+    if not unit.config.inject:
+        raise RefusedError(f"{unit.label}: its config has no inject = true; add it and restart it")
+    kinds = {kind.name.lower(): kind for kind in abi.Inject}
+    kind = kinds.get(str(request.get("kind")))
+    if kind is None:
+        raise UsageError(f"no fault {request.get('kind')!r}; known: {', '.join(kinds)}")
+    cpu = _number(request, "cpu", 0, 0, len(unit.config.cpus) - 1)
+    return await _command(daemon, unit, abi.Cmd.INJECT, kind | cpu << 8)
+
+
+async def command(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """An orderly wish to the vnode's kernel: ping, halt, reboot, or sysrq with a key."""
+    unit = _unit(daemon, request)
+    known = {cmd.name.lower(): cmd for cmd in abi.Cmd if cmd not in (abi.Cmd.NONE, abi.Cmd.INJECT)}
+    cmd = known.get(str(request.get("command")))
+    if cmd is None:
+        raise UsageError(f"no command {request.get('command')!r}; known: {', '.join(known)}")
+    key = str(request.get("key") or "")
+    if cmd is abi.Cmd.SYSRQ and not (len(key) == 1 and key.isascii() and key.isalnum()):
+        raise UsageError("sysrq wants a key, one letter or digit")
+    return await _command(daemon, unit, cmd, ord(key) if cmd is abi.Cmd.SYSRQ else 0)
+
+
+async def _command(daemon: Daemon, unit: Unit, cmd: abi.Cmd, arg: int) -> Reply:
+    """Write a command, ring, and wait shortly for the agent; a fault may keep it from answering."""
+    bridge = unit.bridge
+    if bridge is None or unit.vnode.state not in LIVE:
+        raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; it takes no command")
+    number = bridge.command(cmd, arg)
+    _ring(daemon, unit)
+    for _ in range(int(COMMAND_WAIT_S / 0.005)):
+        try:
+            result = bridge.command_result(number)
+        except AdeosError:
+            result = None
+        if result:
+            raise RefusedError(f"{unit.label}: {os.strerror(result)}")
+        if result == 0 or unit.vnode.state not in LIVE:
+            return {"ok": True, "taken": True}
+        await asyncio.sleep(0.005)
+    return {"ok": True, "taken": False}
+
+
+def _ring(daemon: Daemon, unit: Unit) -> None:
+    """Ring the portal to a vnode; RefusedError when its agent is not there."""
+    bridge = unit.bridge
+    side = bridge.vnode_side() if bridge is not None else None
+    if side is None or not side.vector or side.incarnation != unit.vnode.incarnation:
+        raise RefusedError(f"{unit.label}: its agent is not up, so nobody would hear")
+    cpus = unit.apicids
+    index = cpus.index(side.apicid) if side.apicid in cpus else 0
+    daemon.machine.ipi(unit.id, index, side.vector)
+
+
+async def console_input(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Bytes (base64) for the vnode's console; how many were taken."""
+    unit = _unit(daemon, request)
+    try:
+        data = base64.b64decode(str(request.get("data", "")), validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError("data is no base64") from None
+    if unit.bridge is None or unit.vnode.state not in LIVE:
+        raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; nobody reads its console")
+    taken = unit.bridge.console_write(data)
+    _ring(daemon, unit)
+    return {"ok": True, "taken": taken}
+
+
+async def save_registers(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """Have every CPU save its registers in the debug mailbox, by NMI, and go on."""
+    unit = _unit(daemon, request)
+    if unit.bridge is None or unit.vnode.state not in LIVE:
+        raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; its CPUs do not run")
+    answered = await registers.ask_by_nmi(
+        daemon.machine, unit.bridge, unit.id, len(unit.config.cpus)
+    )
+    return {"ok": True, "cpus": answered}
+
+
+async def follow(daemon: Daemon, request: Reply, send: Send) -> None:
+    """Send each change of state until the client goes; one that lags behind is dropped."""
+    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(256)
+    lagging = asyncio.Event()
+
+    def listen(record: dict[str, Any]) -> None:
+        try:
+            queue.put_nowait(record)
+        except asyncio.QueueFull:
+            lagging.set()
+
+    daemon.listeners.add(listen)
+    try:
+        await send({"ok": True, "following": True})
+        while not lagging.is_set():
+            await send({"ok": True, **await queue.get()})
+    finally:
+        daemon.listeners.discard(listen)
+
+
+async def shutdown(daemon: Daemon, request: Reply, send: Send) -> Reply:
+    """End the daemon; "vnodes": "stop" stops them first, "leave" lets them run on."""
+    what = request.get("vnodes", "leave")
+    if what not in ("stop", "leave"):
+        raise UsageError('"vnodes" is "stop" or "leave"')
+    if what == "stop":
+        await daemon.stop_all()
+    asyncio.get_running_loop().call_later(0.05, daemon.done.set)  # let the reply go out
+    return {"ok": True}
+
+
+VERBS = {
+    "ping": ping,
+    "status": status,
+    "start": start,
+    "stop": stop,
+    "restart": restart,
+    "wait": wait,
+    "dump": dump,
+    "inject": inject,
+    "command": command,
+    "console-input": console_input,
+    "registers": save_registers,
+    "events": follow,
+    "shutdown": shutdown,
+}
+
+
+def _describe(unit: Unit) -> Reply:
+    vnode = unit.vnode
+    return {
+        "id": unit.id,
+        "name": unit.config.name,
+        "state": vnode.state.word,
+        "reason": vnode.reason,
+        "incarnation": vnode.incarnation,
+        "restarts": vnode.restarts,
+        "incidents": vnode.incidents,
+        "last_incident": unit.last_incident,
+    }
+
+
+def _unit(daemon: Daemon, request: Reply) -> Unit:
+    return daemon.unit(request.get("vnode"))
+
+
+def _refuse(unit: Unit, wish: events.StartRequested | events.RestartRequested) -> None:
+    why = refusal(unit.vnode, wish)
+    if why:
+        raise RefusedError(f"{unit.label} {why}")
+
+
+def _flag(request: Reply, name: str) -> bool:
+    value = request.get(name, False)
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is true or false")
+    return value
+
+
+def _number(request: Reply, name: str, default: int, low: int, high: int) -> int:
+    value = request.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{name} is a number from {low} to {high}")
+    return value
+
+
+def _states(request: Reply) -> frozenset[State]:
+    words = request.get("state", "running")
+    known = {state.word: state for state in State}
+    listed = words if isinstance(words, list) else [words]
+    for word in listed:
+        if not isinstance(word, str) or word not in known:
+            raise UsageError(f"no state {word!r}; known: {', '.join(known)}")
+    return frozenset(known[word] for word in listed)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The watch: reads every live vnode's bridge and says what it means.  Never blocks, writes nothing.
+
+`look` is called at each tick and at once when a portal rings.  It looks at
+levels, not at edges, so a lost doorbell costs a tick and no more.
+"""
+
+from __future__ import annotations
+
+from adeos import abi
+from adeos.bridge import Bridge
+from adeos.errors import BridgeError
+from watchdog.detector import Level, Verdict
+from watchdog.events import Event, Faulted, Ready, Recovered, Suspected
+from watchdog.states import Fault, State
+from watchdog.unit import Unit, Watched
+
+MALFORMED_LIMIT = 3
+"""Ticks in a row that a bridge may be unreadable: a writer is at it for less than one."""
+
+_ORDERLY = {
+    abi.State.HALTED: "halt",
+    abi.State.REBOOT: "reboot",
+    abi.State.KEXEC: "kexec",
+}
+
+
+def look(unit: Unit, now: int, rung: int = 0) -> Event | None:
+    """What has become of a live vnode; None when nothing has.
+
+    `now`: TSC; `rung`: TSC of the portal's interrupt when one caused the look.
+    """
+    watched = unit.watched
+    if watched is None:
+        return None
+    try:
+        word = watched.word()
+        fault = fault_in(watched, word)
+    except (BridgeError, ValueError):
+        watched.malformed += 1
+        if watched.malformed < MALFORMED_LIMIT:
+            return None
+        return _faulted(watched, Fault("corrupt", watched.incarnation), now, rung)
+    watched.malformed = 0
+    if fault is not None:
+        return _faulted(watched, fault, now, rung)
+    if word is abi.State.NONE:
+        if watched.boot.failed(now):
+            return _faulted(watched, Fault("boot", watched.incarnation), now, rung)
+        return None
+    verdict = watched.detector.observe(watched.counts(), now)
+    if unit.vnode.state is State.BOOTING and verdict.level < Level.FAILED:
+        return _still_booting(watched, word, now)
+    return _from_verdict(unit, watched, verdict, now)
+
+
+def _still_booting(watched: Watched, word: abi.State, now: int) -> Event | None:
+    if word is abi.State.RUNNING or watched.detector.armed(abi.Layer.USER):
+        return Ready(watched.incarnation)
+    if watched.boot.failed(now):
+        return _faulted(watched, Fault("boot", watched.incarnation), now, 0)
+    return None
+
+
+def _from_verdict(unit: Unit, watched: Watched, verdict: Verdict, now: int) -> Event | None:
+    if verdict.level is Level.FAILED:
+        fault = Fault(verdict.reason, watched.incarnation, verdict.cpu)
+        return _faulted(watched, fault, now, 0, verdict.quiet_since)
+    if verdict.level is Level.SUSPECT:
+        if unit.vnode.state is State.SUSPECT and unit.vnode.reason == verdict.reason:
+            return None
+        return Suspected(watched.incarnation, verdict.reason)
+    return Recovered(watched.incarnation) if unit.vnode.state is State.SUSPECT else None
+
+
+def fault_in(watched: Watched, word: abi.State) -> Fault | None:
+    """What the vnode itself reports: a crash record or an orderly end.  BridgeError."""
+    view = watched.bridge.view
+    if abi.CRASH.get(view, abi.VN_BR_CRASH, "state") != abi.VN_CRASH_EMPTY:
+        crash = watched.bridge.crash()
+        if crash is not None and crash.incarnation == watched.incarnation:
+            return recorded_fault(crash)
+    if word in _ORDERLY:
+        return Fault(_ORDERLY[word], watched.incarnation, crash=False)
+    return None
+
+
+def recorded_fault(crash: abi.Crash) -> Fault:
+    """A crash record as a fault; its reason is final only when the record is complete."""
+    reason = crash.reason.name.lower() if crash.reason else "panic"
+    return Fault(reason, crash.incarnation, crash.cpu, fault_tsc=crash.tsc)
+
+
+def record_complete(bridge: Bridge, incarnation: int) -> bool:
+    """Whether the crash record of this incarnation is done; False on garbage."""
+    try:
+        crash = bridge.crash()
+    except BridgeError:
+        return False
+    return (
+        crash is not None and crash.state == abi.VN_CRASH_DONE and crash.incarnation == incarnation
+    )
+
+
+def _faulted(watched: Watched, fault: Fault, now: int, rung: int, since: int = 0) -> Faulted:
+    """Stamp a fault; a vnode's own stamp counts only between its start and now."""
+    tsc = fault.fault_tsc or since
+    if not watched.boot.started <= tsc <= now:
+        tsc = since or rung or now
+    return Faulted(
+        Fault(
+            fault.reason,
+            fault.incarnation,
+            fault.cpu,
+            fault.crash,
+            fault_tsc=tsc,
+            reported_tsc=rung if tsc <= rung <= now else 0,
+            seen_tsc=now,
+        )
+    )
