@@ -9,6 +9,7 @@ session.
 """
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 
 from adeos.abi import VN_CRASH_DONE, Reason, State
 from adeos.bridge import Bridge
@@ -19,21 +20,27 @@ from debugger.target import Change, Liveness
 _DEAD_STATES = {State.CRASHED: "crashed", State.HALTED: "halted", State.REBOOT: "left to reboot"}
 
 
-class BridgeCpus:
-    """The CPUs of a vnode with an agent.
+class Hold(Enum):
+    """What the root did with a vnode; a kernel that hangs does not say itself that it is dead."""
 
-    `fenced` tells whether the root holds the vnode's CPUs parked: a kernel that
-    hangs does not say itself that it is dead.
-    """
+    STARTED = "started"
+    PARKED = "fenced"
+    """Its CPUs wait for a start; its memory is as they left it."""
+    MOVED = "moved"
+    """It has other memory now: what was attached to is no longer its own."""
+
+
+class BridgeCpus:
+    """The CPUs of a vnode with an agent; `hold` is asked at each stop event."""
 
     volatile = True
 
-    def __init__(self, bridge: Bridge, fenced: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, bridge: Bridge, hold: Callable[[], Hold]) -> None:
         side = bridge.root_side()
         self.count = side.ncpus
         self._bridge = bridge
         self._incarnation = side.incarnation
-        self._fenced = fenced
+        self._hold = hold
         self.liveness = Liveness.RUNNING
         self._why = ""
         self.refresh()
@@ -55,7 +62,15 @@ class BridgeCpus:
             for state, word in _DEAD_STATES.items():
                 if side.state == state:
                     return word
-        return "fenced" if self._fenced() else ""
+        return "" if self._hold() is Hold.STARTED else "fenced"
+
+    @property
+    def focus(self) -> int:
+        try:
+            crash = self._bridge.crash()
+        except BridgeError:
+            crash = None
+        return crash.cpu if crash is not None and crash.cpu < self.count else 0
 
     def registers(self, cpu: int) -> Values:
         frames = []
@@ -81,20 +96,23 @@ class BridgeCpus:
         if incarnation != self._incarnation:
             text = f"restarted (incarnation {incarnation}): detach and attach again"
             return Change(text, gone=True)
+        if self._hold() is Hold.MOVED:
+            return Change("started in other memory: detach and attach again", gone=True)
         if self.liveness is Liveness.RUNNING:
             why = self._death()
             if why:
-                return Change(self._crash_text() or why, gone=False)
+                return self._crash() or Change(why, gone=False)
         return None
 
-    def _crash_text(self) -> str:
+    def _crash(self) -> Change | None:
         try:
             crash = self._bridge.crash()
         except BridgeError:
-            return ""
+            return None
         if crash is None or crash.state != VN_CRASH_DONE:
-            return ""
-        return f"{Reason(crash.reason).name.lower()}: {crash.message}"
+            return None
+        reason = Reason(crash.reason).name.lower()
+        return Change(f"{reason}: {crash.message}", gone=False)
 
 
 class DumpCpus:
@@ -102,6 +120,7 @@ class DumpCpus:
 
     liveness = Liveness.DEAD
     volatile = False
+    focus = 0
 
     def __init__(self, saved: Mapping[int, Values], count: int = 0) -> None:
         self.count = max(count, 1, *(cpu + 1 for cpu in saved)) if saved else max(count, 1)

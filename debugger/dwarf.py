@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-_COMPILE_UNIT, _BASE, _POINTER, _ARRAY, _BOUNDED, _CONST, _VARIABLE = range(1, 8)
+_COMPILE_UNIT, _BASE, _POINTER, _ARRAY, _UNBOUNDED, _CONST, _VARIABLE = range(1, 8)
 _ADDR = b"\x03"  # DW_OP_addr
 
 # (code, tag, has children, ((attribute, form), ...)): the .debug_abbrev section
@@ -22,7 +22,7 @@ _ABBREVIATIONS = (
     (_BASE, 0x24, 0, ((0x03, 0x08), (0x3E, 0x0B), (0x0B, 0x0B))),  # name encoding size
     (_POINTER, 0x0F, 0, ((0x49, 0x13), (0x0B, 0x0B))),  # type size
     (_ARRAY, 0x01, 1, ((0x49, 0x13),)),  # type
-    (_BOUNDED, 0x21, 0, ((0x49, 0x13), (0x2F, 0x06))),  # type upper_bound
+    (_UNBOUNDED, 0x21, 0, ((0x49, 0x13),)),  # type; without a bound gdb reads up to the NUL
     (_CONST, 0x26, 0, ((0x49, 0x13),)),  # type
     (_VARIABLE, 0x34, 0, ((0x03, 0x08), (0x49, 0x13), (0x3F, 0x0C), (0x02, 0x18))),
 )
@@ -72,8 +72,8 @@ GLOBALS: Mapping[str, Base | str] = {
 """Type of each global known here: include/linux and init/, kernel/ of Linux 6.1."""
 
 
-def sections(find: Callable[[str], tuple[int, int] | None]) -> dict[str, bytes]:
-    """.debug_abbrev and .debug_info of the globals that `find` gives (address, size) for."""
+def sections(find: Callable[[str], int | None]) -> dict[str, bytes]:
+    """.debug_abbrev and .debug_info of the globals that `find` gives an address for."""
     return {".debug_abbrev": _abbreviations(), ".debug_info": _Unit().build(find)}
 
 
@@ -97,7 +97,7 @@ class _Unit:
         self._data += bytes((code,)) + b"".join(fields)
         return at
 
-    def build(self, find: Callable[[str], tuple[int, int] | None]) -> bytes:
+    def build(self, find: Callable[[str], int | None]) -> bytes:
         self._add(_COMPILE_UNIT, b"vnode-debug\0", bytes((_LANGUAGE_C99,)), b"kernel globals\0")
         for base in _BASES:
             fields = base.name.encode() + b"\0" + bytes((base.encoding, base.size))
@@ -106,22 +106,21 @@ class _Unit:
         self._const_char = self._add(_CONST, _ref(char))
         self._string = self._add(_POINTER, _ref(char), b"\x08")
         for name, kind in GLOBALS.items():
-            place = find(name)
-            if place is not None:
-                self._variable(name, kind, *place)
+            address = find(name)
+            if address is not None:
+                self._variable(name, kind, address)
         self._data += b"\0"
         struct.pack_into("<IHIB", self._data, 0, len(self._data) - 4, 4, 0, 8)
         return bytes(self._data)
 
-    def _variable(self, name: str, kind: Base | str, address: int, size: int) -> None:
+    def _variable(self, name: str, kind: Base | str, address: int) -> None:
         if isinstance(kind, Base):
             reference = self._bases[kind]
         elif kind == STRING:
             reference = self._string
         else:
             reference = self._add(_ARRAY, _ref(self._const_char))
-            bound = struct.pack("<I", max(size, 1) - 1)
-            self._add(_BOUNDED, _ref(self._bases[UNSIGNED_LONG]), bound)
+            self._add(_UNBOUNDED, _ref(self._bases[UNSIGNED_LONG]))
             self._data += b"\0"
         place = struct.pack("<B1sQ", 9, _ADDR, address)
         self._add(_VARIABLE, name.encode() + b"\0", _ref(reference), b"\x01", place)

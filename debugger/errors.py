@@ -5,6 +5,7 @@
     +-- TargetError (1)         what is debugged cannot do or give this
     |   +-- AddressError (1)    no such memory: carries address and length
     |   +-- TargetGone (4)      the kernel this session looked at is no more
+    +-- NothingThere (4)        no vnode, file or kernel to attach to
     +-- MissingTool (5)         gdb is not installed
     +-- SocketInUse (6)         another server listens there
     +-- SymbolFileError (1)     the kernel's symbols make no symbol file
@@ -38,6 +39,12 @@ class AddressError(TargetError):
 
 class TargetGone(TargetError):
     """The kernel that was attached to has been replaced or its memory given back."""
+
+    exit_code = 4
+
+
+class NothingThere(DebuggerError):
+    """There is no vnode or file of that name, or no kernel in it."""
 
     exit_code = 4
 

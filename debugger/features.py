@@ -10,10 +10,12 @@ from functools import cache
 from itertools import groupby
 from xml.sax.saxutils import escape, quoteattr
 
-from debugger.registers import CONTROL, LAYOUT
+from debugger.registers import LAYOUT
 
-# Bits of the control registers: Intel SDM volume 3, 2.5 and 2.2.1.
+# Intel SDM volume 3, 2.3 (EFLAGS), 2.5 (CR0, CR4) and 2.2.1 (EFER).
 _FLAGS = {
+    "i386_eflags": "CF:0 PF:2 AF:4 ZF:6 SF:7 TF:8 IF:9 DF:10 OF:11 NT:14 RF:16 VM:17 AC:18 VIF:19"
+    " VIP:20 ID:21",
     "cr0_flags": "PE:0 MP:1 EM:2 TS:3 ET:4 NE:5 WP:16 AM:18 NW:29 CD:30 PG:31",
     "cr4_flags": "VME:0 PVI:1 TSD:2 DE:3 PSE:4 PAE:5 MCE:6 PGE:7 PCE:8 OSFXSR:9 OSXMMEXCPT:10"
     " UMIP:11 LA57:12 VMXE:13 SMXE:14 FSGSBASE:16 PCIDE:17 OSXSAVE:18 SMEP:20 SMAP:21 PKE:22"
@@ -22,10 +24,11 @@ _FLAGS = {
 }
 
 
-def _flags(name: str, bits: str) -> str:
-    fields = (field.split(":") for field in bits.split())
+def _flags(name: str) -> str:
+    fields = (field.split(":") for field in _FLAGS[name].split())
+    size = 4 if name == "i386_eflags" else 8
     rows = "".join(f'<field name="{bit}" start="{at}" end="{at}"/>' for bit, at in fields)
-    return f'<flags id="{name}" size="8">{rows}</flags>'
+    return f'<flags id="{name}" size="{size}">{rows}</flags>'
 
 
 @cache
@@ -38,9 +41,9 @@ def target_xml() -> bytes:
     number = 0
     for feature, registers in groupby(LAYOUT, key=lambda register: register.feature):
         parts.append(f'<feature name="{feature}">')
-        if feature == CONTROL:
-            parts += [_flags(name, bits) for name, bits in _FLAGS.items()]
-        for register in registers:
+        rows = list(registers)
+        parts += [_flags(row.type) for row in rows if row.type in _FLAGS]
+        for register in rows:
             parts.append(
                 f'<reg name="{register.name}" bitsize="{register.bits}"'
                 f' type="{register.type}" regnum="{number}"/>'

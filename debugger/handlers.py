@@ -54,6 +54,7 @@ def dispatch(session: Session, payload: bytes) -> Reply:
     if name is None or row is None:
         return b""
     if row.needs_control:
+        session.breakpoint_refused |= name[0] == b"Z"
         return _refuse(session)
     return row.handle(session, payload[name.end() :])
 
@@ -292,23 +293,30 @@ def _resume_ways(_session: Session, _args: bytes) -> Reply:
 
 @_packet("vCont", "resume")
 def _resume(session: Session, args: bytes) -> Reply:
-    actions = {action[:1] for action in args.split(b";") if action}
-    if not actions <= {b"c", b"C", b"s", b"S"}:
+    actions = [action.partition(b":") for action in args.split(b";") if action]
+    if not all(action[:1] in (b"c", b"C", b"s", b"S") for action, _, _ in actions):
         raise Failure(EINVAL, "no such way to resume")
-    return _run_on(session, stepping=bool(actions & {b"s", b"S"}))
+    steps = [ident for action, _, ident in actions if action[:1] in (b"s", b"S")]
+    if steps and steps[0]:
+        session.focus = session.thread(steps[0]).tid
+    return _run_on(session, stepping=bool(steps))
 
 
 def _run_on(session: Session, *, stepping: bool) -> Reply:
     """Watched CPUs run anyway: to continue is to wait, and to step cannot be had."""
     name = session.target.identity.name
     if session.target.liveness is Liveness.DEAD:
-        session.say(f"{name} is dead: its CPUs do not run")
-        return session.stop(SIGINT)
-    if stepping:
-        session.say(f"{name} is watched, not stopped: it cannot be stepped")
-        return session.stop(SIGINT)
-    session.phase = Phase.RESUMED
-    return None
+        why = f"{name} is dead: its CPUs do not run"
+    elif stepping:
+        why = f"{name} is watched, not stopped: it cannot be stepped"
+    elif session.breakpoint_refused:  # gdb may not have told: symbols of an added file
+        why = f"{name} is watched, not stopped: no breakpoint was set"
+    else:
+        session.phase = Phase.RESUMED
+        return None
+    session.breakpoint_refused = False
+    session.say(why)
+    return session.stop(SIGINT)
 
 
 @_packet("c", "continue (old)")

@@ -33,8 +33,11 @@ class Register(NamedTuple):
 
 def _layout() -> tuple[Register, ...]:
     pointers = {"rbp": "data_ptr", "rsp": "data_ptr", "rip": "code_ptr"}
-    general = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip"]
-    fpu = ["fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"]
+    # fmt: off
+    general = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11",
+               "r12", "r13", "r14", "r15", "rip")
+    # fmt: on
+    fpu = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
     control = {"cr0": "cr0_flags", "cr4": "cr4_flags", "efer": "efer_flags"}
     return (
         *(Register(name, 64, pointers.get(name, "int64"), CORE) for name in general),
@@ -42,10 +45,10 @@ def _layout() -> tuple[Register, ...]:
         *(Register(name, 32, "int32", CORE) for name in ["cs", "ss", "ds", "es", "fs", "gs"]),
         *(Register(f"st{n}", 80, "i387_ext", CORE) for n in range(8)),
         *(Register(name, 32, "int", CORE) for name in fpu),
-        Register("orig_rax", 64, "long", LINUX),
-        Register("fs_base", 64, "long", SEGMENTS),
-        Register("gs_base", 64, "long", SEGMENTS),
-        Register("k_gs_base", 64, "long", CONTROL),
+        Register("orig_rax", 64, "int64", LINUX),
+        Register("fs_base", 64, "int64", SEGMENTS),
+        Register("gs_base", 64, "int64", SEGMENTS),
+        Register("k_gs_base", 64, "int64", CONTROL),
         *(
             Register(name, 64, control.get(name, "int64"), CONTROL)
             for name in ["cr0", "cr2", "cr3", "cr4", "cr8", "efer"]

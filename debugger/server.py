@@ -18,6 +18,7 @@ import stat
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -99,10 +100,12 @@ class Server:
         for client in self._clients():
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def serve_one(self) -> None:
-        """Accept one client, remove the socket file, and serve that client."""
-        for client in self._clients():
+    def serve_one(self, connected: Callable[[], None]) -> None:
+        """Accept one client, stop listening, call `connected`, and serve that client."""
+        client = next(self._clients(), None)
+        if client is not None:
             self.close()
+            connected()
             self._serve(client)
 
     def _clients(self) -> Iterator[socket.socket]:
@@ -110,9 +113,10 @@ class Server:
             try:
                 client, _ = self._listener.accept()
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
-                    continue
-                return  # closed
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
+                    return  # closed
+                time.sleep(POLL_SECONDS)  # for descriptors to come free
+                continue
             if not _may_connect(client) or not self._slots.acquire(blocking=False):
                 _log.warning("client refused at %s", self.path)
                 client.close()
@@ -183,7 +187,8 @@ class _Pipes:
     def recv(self, size: int) -> bytes:
         import select
 
-        if self._timeout is not None and not select.select([self._source], [], [], self._timeout)[0]:
+        ready, _, _ = select.select([self._source], [], [], self._timeout)
+        if not ready:
             raise TimeoutError
         return os.read(self._source, size)
 

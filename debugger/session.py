@@ -68,7 +68,9 @@ class Session:
         self.error_texts = False
         self.multiprocess = False
         self.physical = False
-        self.tid = 1
+        self.focus = target.focus  # what stop replies name, so that gdb does not switch threads
+        self.tid = self.focus  # what `g`, `m` and the like are about
+        self.breakpoint_refused = False
         self._parser = packet.Parser()
         self._last = b""
         self._extra: list[bytes] = []
@@ -83,8 +85,9 @@ class Session:
         change = self.target.change() if self.phase is Phase.RESUMED else None
         if change is None:
             return b""
-        self.say(change.text)
+        self.say(f"{self.target.identity.name}: {change.text}")
         if not change.gone:
+            self.focus = self.target.focus
             return self._send(self.stop(SIGTRAP))
         self.phase = Phase.STOPPED
         return self._send(b"X09" + self._process())
@@ -101,9 +104,9 @@ class Session:
 
     def stop_reply(self, signal: int) -> bytes:
         """The stop reply for the state as it is."""
-        thread = next((t for t in self.target.threads() if t.tid == self.tid), None)
-        core = b"" if thread is None else b"core:%x;" % thread.cpu
-        return b"T%02xthread:%b;%b" % (signal, self.ident(self.tid), core)
+        self.tid = self.focus
+        thread = self.thread(b"%x" % self.focus)
+        return b"T%02xthread:%b;core:%x;" % (signal, self.ident(thread.tid), thread.cpu)
 
     def ident(self, tid: int) -> bytes:
         """A thread id as this client wants it."""

@@ -4,9 +4,9 @@
 An ELF executable whose sections hold nothing but addresses (SHT_NOBITS), with
 .symtab from kallsyms (sizes from the gaps, FUNC or OBJECT by section), the
 build id, and DWARF for a few globals (dwarf.py).  It is made for the addresses
-the kernel was linked at and loaded with `symbol-file -o OFFSET`: KASLR moves a
-kernel at every start, and this way one file serves them all.  (gdb takes the
-same time either way: bench/rsp_symfile.py.)
+the kernel was linked at and loaded with `add-symbol-file -o OFFSET`: KASLR moves
+a kernel at every start, and this way one file serves them all.  gdb takes the
+same time either way.
 
 The file is named by a digest of the symbols, not by the build id the memory
 claims: a hostile vnode cannot put false names under another kernel's.
@@ -21,7 +21,7 @@ import tempfile
 from array import array
 from bisect import bisect_left
 from contextlib import suppress
-from itertools import compress, pairwise
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,15 +31,18 @@ from introspect import cache
 from introspect.kallsyms import SymbolTable
 from introspect.kernel import Kernel
 
+PERCPU = ".data..percpu"
+"""Linked at 0 and not moved by KASLR: load with `add-symbol-file -s .data..percpu 0`."""
+PERCPU_MAX = 1 << 24
 FORMAT = 1
 """Part of the cache key: raise it when the file's content changes."""
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _PROGBITS, _SYMTAB, _STRTAB, _NOTE, _NOBITS = 1, 2, 3, 7, 8
-_ALLOC_WRITE, _ALLOC_EXEC, _ALLOC = 3, 6, 2
+_ALLOC_WRITE, _ALLOC_EXEC = 3, 6
 _ABS = 0xFFF1
-_LOCAL, _GLOBAL = 0, 1 << 4
+_GLOBAL = 1 << 4
 _OBJECT, _FUNC = 1, 2
 # Bytes that could steer a terminal when gdb prints the name become '?'.
 _SAFE = bytes(b if b == 0 or 0x21 <= b <= 0x7E else 0x3F for b in range(256))
@@ -60,55 +63,77 @@ class _Section(NamedTuple):
     entry: int = 0
 
 
-def _cuts(table: SymbolTable, base: int) -> list[tuple[str, int, int]]:
-    """The kernel's sections: (name, flags, first address), by address, and an end mark."""
+class _Part(NamedTuple):
+    """A section of the kernel: symbols from index `first` on, up to address `end`."""
 
-    def offset(name: str) -> int | None:
-        for index in table.indices(name):
-            if index >= table.absolute:
-                return base + table.offsets[index]
-        return None
+    name: str
+    flags: int
+    start: int
+    end: int
+    first: int
 
-    wanted = (
-        (".text", _ALLOC_EXEC, "_text"),
-        (".data", _ALLOC_WRITE, "_etext"),
-        (".init.text", _ALLOC_EXEC, "_sinittext"),
-        (".init.data", _ALLOC_WRITE, "_einittext"),
-        ("", 0, "_end"),
-    )
-    cuts = [(name, flags, at) for name, flags, mark in wanted if (at := offset(mark)) is not None]
-    ends = [at for _, _, at in cuts]
-    if len(cuts) < 2 or cuts[0][0] != ".text" or cuts[-1][0] or ends != sorted(set(ends)):
+
+_MARKS = (
+    (".text", _ALLOC_EXEC, "_text"),
+    (".data", _ALLOC_WRITE, "_etext"),
+    (".init.text", _ALLOC_EXEC, "_sinittext"),
+    (".init.data", _ALLOC_WRITE, "_einittext"),
+)
+
+
+def _parts(table: SymbolTable, values: "array[int]") -> list[_Part]:
+    """The kernel's sections by address, the per-CPU one first."""
+    end = _value(table, values, "_end")
+    marks = [(name, flags, _value(table, values, mark)) for name, flags, mark in _MARKS]
+    starts = [(at, name, flags) for name, flags, at in marks if at is not None]
+    limits = [at for at, _, _ in starts[1:]] + [end or 0]
+    if not starts or starts[0][1] != ".text" or any(map(int.__le__, limits, _first(starts))):
         raise SymbolFileError("the kernel's symbols lack _text and _end, or they are out of order")
-    return cuts
+    parts = [
+        _Part(name, flags, at, limit, bisect_left(values, at, lo=table.absolute))
+        for (at, name, flags), limit in zip(starts, limits, strict=True)
+    ]
+    if table.absolute:
+        size = min(values[table.absolute - 1] + 4096, PERCPU_MAX)
+        parts.insert(0, _Part(PERCPU, _ALLOC_WRITE, 0, size, 0))
+    return parts
 
 
-def _symbols(table: SymbolTable, base: int, cuts: list[tuple[str, int, int]]) -> tuple[bytes, int]:
+def _first(rows: "list[tuple[int, str, int]]") -> list[int]:
+    return [row[0] for row in rows]
+
+
+def _value(table: SymbolTable, values: "array[int]", name: str) -> int | None:
+    """Where a symbol of the image lies."""
+    return next((values[i] for i in table.indices(name) if i >= table.absolute), None)
+
+
+def _values(table: SymbolTable, base: int) -> "array[int]":
+    """Addresses of all symbols with the image at `base`."""
+    absolute = table.absolute
+    values = array("Q", table.offsets[:absolute])
+    values.extend(array("Q", [base + offset for offset in table.offsets[absolute:]]))
+    return values
+
+
+def _symtab(table: SymbolTable, values: "array[int]", parts: list[_Part]) -> tuple[bytes, int]:
     """(.symtab, number of local symbols); packed as three columns of 64-bit words."""
-    count, absolute = len(table), table.absolute
-    offsets = table.offsets
-    values = array("Q", offsets[:absolute])
-    values.extend(array("Q", [base + offset for offset in offsets[absolute:]]))
-    # Where an address lies: absolute (per-CPU offsets and beyond the image) or in a section.
+    count = len(table)
     kinds = [_ABS << 48 | _OBJECT << 32] * count
-    marks = [bisect_left(values, at, lo=absolute) for _, _, at in cuts]
-    for number, (_, flags, _) in enumerate(cuts[:-1]):
-        first, last = marks[number], marks[number + 1]
-        kind = _FUNC if flags == _ALLOC_EXEC else _OBJECT
-        kinds[first:last] = [(number + 1) << 48 | kind << 32] * (last - first)
+    for number, part in enumerate(parts, 1):
+        last = bisect_left(values, part.end, lo=part.first)
+        kind = _FUNC if part.flags == _ALLOC_EXEC else _OBJECT
+        if part.name == PERCPU:
+            last = table.absolute
+        kinds[part.first : last] = [number << 48 | kind << 32] * (last - part.first)
     words = array("Q", map(int.__or__, kinds, table.starts))
-    sizes = _sizes(values, absolute)
     is_local = [97 <= letter <= 122 for letter in table.types]
     is_global = [not local for local in is_local]
-    binding = _GLOBAL << 32
-    columns = []
-    for column in (words, values, sizes):
-        mark = binding if column is words else 0
-        globals_ = [value | mark for value in compress(column, is_global)]
-        columns.append(array("Q", [0, *compress(column, is_local), *globals_]))
     packed = array("Q", bytes(24 * (count + 1)))
-    for number, column in enumerate(columns):
-        packed[number::3] = column
+    for number, column in enumerate((words, values, _sizes(values, table.absolute))):
+        bind = 0 if number else _GLOBAL << 32
+        last_ones = [word | bind for word in compress(column, is_global)]
+        packed[number::3] = array("Q", [0, *compress(column, is_local), *last_ones])
     return packed.tobytes(), sum(is_local) + 1
 
 
@@ -129,31 +154,21 @@ def pack(table: SymbolTable, kaslr_offset: int, build_id: bytes = b"") -> bytes:
     base = table.base - kaslr_offset
     if not len(table) or len(table.types) != len(table) or base < 0:
         raise SymbolFileError("the kernel's symbol table is empty")
-    cuts = _cuts(table, base)
-    symtab, locals_ = _symbols(table, base, cuts)
-    names = table.names.translate(_SAFE)
-
-    def find(name: str) -> tuple[int, int] | None:
-        for index in table.indices(name):
-            if index >= table.absolute:
-                offset = table.offsets[index]
-                end = table.next_address(index)
-                return base + offset, (end or table.base + offset) - table.base - offset
-        return None
-
-    memory = [
-        _Section(name, _NOBITS, flags, at, size=end - at, align=4096)
-        for (name, flags, at), (_, _, end) in pairwise(cuts)
-    ]
-    strtab = len(memory) + 2
+    values = _values(table, base)
+    parts = _parts(table, values)
+    symtab, locals_ = _symtab(table, values, parts)
+    globals_ = dwarf.sections(lambda name: _value(table, values, name))
     note = struct.pack("<III4s", 4, len(build_id), 3, b"GNU\0") + build_id
     return _assemble(
         [
-            *memory,
-            _Section(".symtab", _SYMTAB, 0, 0, symtab, 0, strtab, locals_, 8, 24),
-            _Section(".strtab", _STRTAB, data=names),
-            _Section(".note.gnu.build-id", _NOTE, _ALLOC, data=note, align=4),
-            *(_Section(key, _PROGBITS, data=data) for key, data in dwarf.sections(find).items()),
+            *(
+                _Section(part.name, _NOBITS, part.flags, part.start, size=part.end - part.start)
+                for part in parts
+            ),
+            _Section(".symtab", _SYMTAB, 0, 0, symtab, 0, len(parts) + 2, locals_, 8, 24),
+            _Section(".strtab", _STRTAB, data=table.names.translate(_SAFE)),
+            _Section(".note.gnu.build-id", _NOTE, data=note, align=4),
+            *(_Section(name, _PROGBITS, data=data) for name, data in globals_.items()),
         ]
     )
 
@@ -196,7 +211,7 @@ def _assemble(sections: list[_Section]) -> bytes:
 def build(kernel: Kernel) -> Path:
     """The symbol file of a kernel, from the cache or made now; mode 0600.
 
-    Load it with `symbol-file -o kernel.kaslr_offset`.  SymbolFileError when the
+    gdb.load_command() loads it.  SymbolFileError when the
     kernel's symbols make none or it cannot be written.
     """
     table = kernel.symbols.table

@@ -59,6 +59,11 @@ class CpuSource(Protocol):
         """Whether the memory may change or be given to another kernel at any time."""
         ...
 
+    @property
+    def focus(self) -> int:
+        """The CPU to look at first: the one that crashed, else 0."""
+        ...
+
     def registers(self, cpu: int) -> Values:
         """Registers by name, those that are known; {} when none are."""
         ...
@@ -99,6 +104,11 @@ class Target(Protocol):
     def identity(self) -> Identity: ...
     @property
     def liveness(self) -> Liveness: ...
+    @property
+    def focus(self) -> int:
+        """The thread to look at first."""
+        ...
+
     def threads(self) -> Sequence[Thread]: ...
     def registers(self, tid: int) -> Values:
         """Registers of a thread; TargetError when there is no such thread."""
@@ -141,6 +151,10 @@ class KernelTarget:
     @property
     def liveness(self) -> Liveness:
         return self.cpus.liveness
+
+    @property
+    def focus(self) -> int:
+        return self.cpus.focus + 1
 
     def threads(self) -> Sequence[Thread]:
         name = printable(self.identity.name.encode())
@@ -209,7 +223,8 @@ class KernelTarget:
 
     def _banner(self) -> str:
         try:
-            return c_string(self.kernel.read(self.kernel.symbols.address("linux_banner"), 256))
+            address = self.kernel.symbols.address("linux_banner")
+            return c_string(self.kernel.read(address, 256).replace(b"\n", b"\0"))
         except (IntrospectError, AddressError, KeyError):
             return "unreadable"
 

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A stock kernel in QEMU whose RAM is a file: something to debug without a box.
+
+Used by the benchmark and by the tests of the debugger.  The guest's registers
+are read over QMP, which does not stop it; its memory is the shared file.
+"""
+
+import contextlib
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from debugger.target import Change, Identity, KernelTarget, Liveness
+from introspect.kernel import Kernel
+from introspect.memory import BufferMemory, map_file
+
+MEMORY = 256 << 20
+READY = b"GUEST-READY"
+_INIT = f"""#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox stty -echo </dev/ttyS0
+echo {READY.decode()} >/dev/ttyS0
+exec /bin/busybox setsid /bin/busybox sh </dev/ttyS0 >/dev/ttyS0 2>&1
+"""
+_REGISTER = re.compile(r"\b([A-Z0-9]{2,4}) ?=([0-9a-f]{8,16})\b")
+_SEGMENT = re.compile(r"\b([CDEFGS]S) =([0-9a-f]{4}) ([0-9a-f]{16})")
+
+
+def missing() -> str:
+    """What this machine lacks to run a guest; "" when nothing."""
+    if not shutil.which("qemu-system-x86_64"):
+        return "qemu-system-x86_64 is not installed"
+    if not _kernels():
+        return "no cloud kernel in /boot: apt install linux-image-cloud-amd64"
+    if not Path("/bin/busybox").exists():
+        return "busybox-static is not installed"
+    return ""
+
+
+def _kernels() -> list[Path]:
+    return sorted(Path("/boot").glob("vmlinuz-*-cloud-amd64"))
+
+
+def _cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
+    """A newc archive of name -> (mode, content)."""
+    parts = []
+    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))]):
+        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08x" % value for value in fields) + name.encode() + b"\0"
+        parts += [head + bytes(-len(head) % 4), data + bytes(-len(data) % 4)]
+    return b"".join(parts)
+
+
+class Guest:
+    """A running guest; files live in `directory`, RAM in /dev/shm when there is one."""
+
+    def __init__(self, directory: Path, *, cpus: int = 2, append: str = "") -> None:
+        self.directory = directory
+        self.cpus = cpus
+        shm = Path("/dev/shm")
+        self.ram = (shm if shm.is_dir() else directory) / f"rsp-guest-{os.getpid()}-{id(self):x}"
+        self.gdb_socket = directory / "gdb.sock"
+        initrd = directory / "initrd.gz"
+        busybox = Path("/bin/busybox").read_bytes()
+        files = {
+            "bin": (0o40755, b""),
+            "bin/busybox": (0o100755, busybox),
+            "init": (0o100755, _INIT.encode()),
+        }
+        initrd.write_bytes(gzip.compress(_cpio(files), 1))
+        self._process = subprocess.Popen(self._command(initrd, append))
+        try:
+            self._console = self._connect(directory / "serial.sock")
+            self._qmp = self._connect(directory / "qmp.sock")
+            self._replies = self._qmp.makefile("rb")
+            self._replies.readline()
+            self.qmp("qmp_capabilities")
+            self.expect(READY)
+        except BaseException:
+            self.close()
+            raise
+
+    def _command(self, initrd: Path, append: str) -> list[str]:
+        at = self.directory
+        return [
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", str(self.cpus),
+            "-cpu", "max", "-m", str(MEMORY >> 20), "-machine", "pc,memory-backend=ram",
+            "-object", f"memory-backend-file,id=ram,size={MEMORY},mem-path={self.ram},share=on",
+            "-kernel", str(_kernels()[-1]), "-initrd", str(initrd),
+            "-append", f"console=ttyS0 quiet panic=0 {append}",
+            "-nodefaults", "-display", "none", "-no-reboot",
+            "-serial", f"unix:{at}/serial.sock,server=on,wait=off",
+            "-qmp", f"unix:{at}/qmp.sock,server=on,wait=off",
+            "-gdb", f"unix:{at}/gdb.sock,server=on,wait=off",
+        ]  # fmt: skip
+
+    def _connect(self, path: Path) -> socket.socket:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client = socket.socket(socket.AF_UNIX)
+                client.connect(str(path))
+                client.settimeout(120)
+                return client
+            except OSError:
+                client.close()
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+
+    def expect(self, text: bytes) -> bytes:
+        """The console's output up to `text`."""
+        seen = b""
+        while text not in seen:
+            data = self._console.recv(4096)
+            if not data:
+                raise EOFError(f"guest ended; its console said {seen[-500:]!r}")
+            seen += data
+        return seen
+
+    def shell(self, command: str) -> None:
+        """Type a line into the guest's shell."""
+        self._console.sendall(command.encode() + b"\n")
+
+    def qmp(self, command: str, **arguments: object) -> object:
+        """The return value of a QMP command."""
+        request = {"execute": command, "arguments": arguments}
+        self._qmp.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            reply = json.loads(self._replies.readline())
+            if "return" in reply:
+                return reply["return"]
+            if "error" in reply:
+                raise RuntimeError(str(reply["error"]))
+
+    def registers(self) -> list[dict[str, int]]:
+        """Registers of every CPU, by gdb's names."""
+        text = str(self.qmp("human-monitor-command", **{"command-line": "info registers -a"}))
+        return [_registers(part) for part in re.split(r"CPU#\d+", text)[1:]]
+
+    def panic(self) -> None:
+        """Let the guest's kernel panic, and wait for its last line."""
+        self.shell("echo c >/proc/sysrq-trigger")
+        self.expect(b"end Kernel panic")
+
+    def target(self, *, dead: bool = False) -> KernelTarget:
+        """The guest as a target of the debugger: all its RAM but the hole below 1 MiB."""
+        ram = memoryview(map_file(self.ram)[0])
+        memory = BufferMemory([(0, ram[:0xA0000]), (0x100000, ram[0x100000:])])
+        kernel = Kernel.find(memory, live=not dead)
+        return KernelTarget(Identity(2, "guest"), kernel, QmpCpus(self, dead=dead))
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self.ram.unlink(missing_ok=True)
+
+
+def _registers(text: str) -> dict[str, int]:
+    renamed = {"EFL": "eflags"}
+    values = {
+        renamed.get(name, name.lower()): int(value, 16)
+        for name, value in _REGISTER.findall(text)
+        if re.fullmatch(r"R[A-Z0-9]{1,2}|EFL|EFER|CR[0-8]", name)
+    }
+    for name, selector, base in _SEGMENT.findall(text):
+        values[name.lower()] = int(selector, 16)
+        if name in ("FS", "GS"):
+            values[f"{name.lower()}_base"] = int(base, 16)
+    return values
+
+
+class QmpCpus:
+    """CpuSource of a Guest."""
+
+    volatile = True
+    focus = 0
+
+    def __init__(self, guest: Guest, *, dead: bool) -> None:
+        self.count = guest.cpus
+        self.liveness = Liveness.DEAD if dead else Liveness.RUNNING
+        self.restarted = False
+        self._guest = guest
+        self._saved = guest.registers()
+
+    def refresh(self) -> None:
+        self._saved = self._guest.registers()
+
+    def registers(self, cpu: int) -> Mapping[str, int]:
+        return self._saved[cpu]
+
+    def state(self, cpu: int) -> str:
+        return "crashed [saved]" if self.liveness is Liveness.DEAD else "running [sampled]"
+
+    def change(self) -> Change | None:
+        return Change("restarted", gone=True) if self.restarted else None
+
+
+@contextlib.contextmanager
+def running(directory: Path, **options: object) -> Iterator[Guest]:
+    """A guest that is ended when the block is left."""
+    guest = Guest(directory, **options)  # type: ignore[arg-type]
+    try:
+        yield guest
+    finally:
+        guest.close()

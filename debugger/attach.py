@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`attach`: a server for one gdb, and that gdb, in the foreground.
+
+The server is a thread of this process behind a socket in a directory of its
+own; both are removed as soon as gdb has connected, so that a kill -9 of either
+side leaves nothing behind.  What one killed before that left, the next attach
+removes.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from debugger import gdb
+from debugger.server import Server
+from debugger.target import KernelTarget
+
+_PREFIX = "vnode-debug-gdb-"
+_STALE_SECONDS = 60
+
+
+def attach(
+    factory: Callable[[], KernelTarget], gdb_args: Sequence[str] = (), *, program: str = "gdb"
+) -> int:
+    """Run gdb on a target until the user leaves it; gdb's exit status.
+
+    `gdb_args` go to gdb as they are (`--batch`, `-ex`, ...).  MissingTool when gdb
+    is not installed, SymbolFileError when the kernel has no usable symbols, and
+    what `factory` raises.
+    """
+    path = gdb.find(program)
+    target = factory()
+    setup = gdb.commands(target.kernel, volatile=target.cpus.volatile)
+    directory = _private_directory()
+    server = Server(lambda: target, directory / "rsp")
+
+    def serve() -> None:
+        server.serve_one(connected=lambda: shutil.rmtree(directory, ignore_errors=True))
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        return gdb.run(gdb.command_line(path, directory / "rsp", setup, gdb_args))
+    finally:
+        server.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _private_directory() -> Path:
+    """A fresh directory, 0700, with a short path: a socket's has at most 107 bytes."""
+    place = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")
+    if not os.access(place, os.W_OK) or len(str(place)) > 60 or " " in str(place):
+        place = Path("/tmp")
+    for old in place.glob(f"{_PREFIX}*"):
+        if _is_stale(old):
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+
+
+def _is_stale(directory: Path) -> bool:
+    """Whether the server that made a directory is dead."""
+    try:
+        status = directory.lstat()
+        if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _STALE_SECONDS:
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(directory / "rsp"))
+    except OSError:
+        return True
+    return False

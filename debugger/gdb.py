@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starts gdb on a server's socket, with symbols, and hands it the terminal.
+
+gdb reads its user's own .gdbinit, but none in the current directory.  Debuginfo
+that is installed for exactly this kernel (same build id) is used; otherwise the
+symbol file made from the kernel itself (symfile.py).
+"""
+
+import re
+import shutil
+import signal
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from debugger import symfile
+from debugger.errors import MissingTool
+from introspect.kernel import Kernel
+
+DEBUG_ROOT = Path("/usr/lib/debug")
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
+_BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
+_SHT_NOTE = 7
+_MAX_NOTE = 4096
+# struct elf64_note: name size 4, data size below 256, type 3, name, data
+_GNU_BUILD_ID = re.compile(rb"\x04\0\0\0(.)\0\0\0\x03\0\0\0GNU\0(.*)", re.DOTALL)
+
+# Before the user's .gdbinit, so that it has the last word.
+_EARLY = (
+    "set auto-load local-gdbinit off",
+    "set confirm off",
+    "set pagination off",
+    "set osabi none",
+    "set remotetimeout 30",
+)
+# A watched kernel runs on: what gdb read a moment ago may have changed.
+_WATCHING = ("set stack-cache off", "set code-cache off")
+
+
+def find(name: str = "gdb") -> str:
+    """The path of gdb; MissingTool when it is not installed."""
+    path = shutil.which(name)
+    if path is None:
+        raise MissingTool(f"{name} is not installed: apt install gdb")
+    return path
+
+
+def debuginfo(kernel: Kernel) -> Path | None:
+    """An installed vmlinux with debuginfo and this kernel's build id."""
+    build_id, release = kernel.build_id, kernel.release  # the vnode's words: no path before a check
+    if not _BUILD_ID.fullmatch(build_id):
+        return None
+    paths = [DEBUG_ROOT / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"]
+    if _RELEASE.fullmatch(release):
+        paths += [
+            DEBUG_ROOT / "boot" / f"vmlinux-{release}",
+            DEBUG_ROOT / "lib/modules" / release / "vmlinux",
+        ]
+    return next((path for path in paths if build_id_of(path) == build_id), None)
+
+
+def build_id_of(path: Path) -> str:
+    """The GNU build id of an ELF file in hex, "" when it is no such file or has none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            if head[:6] != b"\x7fELF\x02\x01":
+                return ""
+            (offset,) = struct.unpack_from("<Q", head, 40)
+            size, count = struct.unpack_from("<HH", head, 58)
+            file.seek(offset)
+            table = file.read(size * count)
+            for at in range(0, len(table) - 63, max(size, 64)):
+                (kind,) = struct.unpack_from("<I", table, at + 4)
+                place, length = struct.unpack_from("<QQ", table, at + 24)
+                if kind == _SHT_NOTE and length < _MAX_NOTE:
+                    file.seek(place)
+                    note = _GNU_BUILD_ID.match(file.read(length))
+                    if note:
+                        return note[2][: note[1][0]].hex()
+    except (OSError, struct.error):
+        pass
+    return ""
+
+
+def commands(kernel: Kernel, *, volatile: bool) -> list[str]:
+    """The gdb commands that load symbols; SymbolFileError when none can be made."""
+    path = debuginfo(kernel) or symfile.build(kernel)
+    quoted = '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # Not symbol-file: it would move the per-CPU section, which lies at 0 whatever KASLR does.
+    percpu = f"-s {symfile.PERCPU} 0" if kernel.symbols.table.absolute else ""
+    return [
+        *(_WATCHING if volatile else ()),
+        f"exec-file {quoted}",
+        f"add-symbol-file {quoted} -o {kernel.kaslr_offset:#x} {percpu}",
+    ]
+
+
+def command_line(
+    program: str, socket: Path, setup: Sequence[str], args: Sequence[str]
+) -> list[str]:
+    """gdb's command line: preferences, symbols, connection, then the user's arguments."""
+    line = [program, "-q"]
+    for command in _EARLY:
+        line += ["-iex", command]
+    for command in (*setup, f"target remote {socket}"):
+        line += ["-ex", command]
+    return [*line, *args]
+
+
+def run(line: Sequence[str]) -> int:
+    """Run gdb in the foreground; its exit status, or 128 + the signal that ended it."""
+    with _signals_for_gdb():
+        process = subprocess.Popen(line)
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _signals_for_gdb() -> Iterator[None]:
+    """Ctrl-C and Ctrl-\\ are gdb's; a handler, unlike SIG_IGN, is not inherited over exec."""
+    signals = (signal.SIGINT, signal.SIGQUIT)
+    before = [signal.signal(number, lambda *_: None) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

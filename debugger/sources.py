@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes targets: of a vnode of this machine, of a memory image or a dump."""
+
+import struct
+from pathlib import Path
+
+from adeos.abi import USER_REGS
+from adeos.bridge import Bridge
+from adeos.errors import BridgeError
+from adeos.machine import Machine
+from debugger.cpus import BridgeCpus, DumpCpus, Hold
+from debugger.errors import NothingThere
+from debugger.registers import Values, of_user_regs
+from debugger.target import Identity, KernelTarget
+from introspect.errors import IntrospectError
+from introspect.kernel import Kernel
+from introspect.memory import BufferMemory, PhysicalMemory, open_image
+
+_MAX_CPUS = 512
+_USER_REGS = struct.Struct(f"<{len(USER_REGS)}Q")
+# QEMUCPUState, target/i386/arch_dump.c of QEMU: version and size, 18 general registers,
+# 10 segments of 24 bytes, cr0-4, kernel_gs_base.
+_QEMU_CONTROL = struct.Struct("<5QQ")
+_QEMU_CONTROL_AT = 8 + 18 * 8 + 10 * 24
+
+
+def vnode(machine: Machine, number: int, name: str) -> KernelTarget:
+    """A vnode, running or dead, through its memory and its bridge; nothing is stopped.
+
+    NothingThere when the vnode is not bound or has no kernel (yet).
+    """
+    binding = machine.query(number)
+    if binding is None:
+        raise NothingThere(f"vnode {number} ({name}) has no memory: start it first")
+    ranges = (binding.region, binding.slot)
+    memory = BufferMemory([(part.base, machine.view(part.base, part.size)) for part in ranges])
+
+    def hold() -> Hold:
+        now = machine.query(number)
+        if now is None or now.region != binding.region:
+            return Hold.MOVED
+        return Hold.STARTED if now.started else Hold.PARKED
+
+    bridge = Bridge.open(machine, binding.region)
+    try:
+        cpus = BridgeCpus(bridge, hold)
+        note = _note(bridge)
+    except BridgeError as error:
+        raise NothingThere(f"vnode {number} ({name}): {error}") from None
+    return KernelTarget(Identity(number, name), _kernel(memory, name, note), cpus)
+
+
+def _note(bridge: Bridge) -> int | None:
+    """Where the agent says VMCOREINFO lies; None: to be searched."""
+    try:
+        side = bridge.vnode_side()
+    except BridgeError:
+        return None
+    return side.vmcoreinfo_pa or None if side is not None else None
+
+
+def _kernel(memory: PhysicalMemory, name: str, note: int | None = None) -> Kernel:
+    try:
+        if note is not None:
+            try:
+                return Kernel.find(memory, vmcoreinfo_pa=note, live=True)
+            except IntrospectError:
+                pass  # the vnode's word was wrong: look for ourselves
+        return Kernel.find(memory, live=note is not None)
+    except IntrospectError as error:
+        raise NothingThere(f"{name}: {error}") from None
+
+
+def dump(path: Path, number: int = 1) -> KernelTarget:
+    """A memory image or vmcore in a file, with the registers it holds.
+
+    NothingThere when it is no memory image or there is no kernel in it.
+    """
+    try:
+        memory = open_image(path)
+    except IntrospectError as error:
+        raise NothingThere(str(error)) from None
+    kernel = _kernel(memory, str(path))
+    saved = _registers(memory)
+    return KernelTarget(
+        Identity(number, path.name), kernel, DumpCpus(saved, max(len(saved), _online(kernel)))
+    )
+
+
+def _registers(memory: PhysicalMemory) -> dict[int, Values]:
+    """Registers by CPU: the n-th PRSTATUS note is CPU n's, and the n-th QEMU note completes it."""
+    control = [
+        _QEMU_CONTROL.unpack_from(note.data, _QEMU_CONTROL_AT)
+        for note in getattr(memory, "notes", ())
+        if note.name == b"QEMU" and len(note.data) >= _QEMU_CONTROL_AT + _QEMU_CONTROL.size
+    ]
+    saved: dict[int, Values] = {}
+    for cpu, raw in enumerate(getattr(memory, "registers", ())):
+        if not any(raw):
+            continue  # the writer had none for this CPU
+        values = of_user_regs(_USER_REGS.unpack(raw))
+        if cpu < len(control):
+            cr0, _, cr2, cr3, cr4, k_gs_base = control[cpu]
+            values |= {"cr0": cr0, "cr2": cr2, "cr3": cr3, "cr4": cr4, "k_gs_base": k_gs_base}
+        saved[cpu] = values
+    return saved
+
+
+def _online(kernel: Kernel) -> int:
+    """CPUs that were online, as the kernel counted them; 1 when that cannot be read."""
+    try:
+        count = kernel.u32(kernel.symbols.address("__num_online_cpus"))
+    except IntrospectError:
+        return 1
+    return count if 0 < count <= _MAX_CPUS else 1
