@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from introspect import kallsyms, locate, printk
+from introspect import kallsyms, locate, modules, percpu, printk, tasks
+from introspect import object as object_
+from introspect.btf import Btf
 from introspect.errors import Corrupt, IntrospectError, MemoryFault, NotFound
 from introspect.memory import PAGE, PhysicalMemory
+from introspect.modules import Module
+from introspect.object import Object
 from introspect.paging import PageTables
 from introspect.printk import LogRecord
 from introspect.symbols import Symbols, load
+from introspect.tasks import Task
 from introspect.vmcoreinfo import Found, VmcoreInfo, find_notes, note_at
 
 KERNEL_MAP = kallsyms.KERNEL_MAP
 IMAGE_SIZE = 1 << 30
 MAX_READ = 256 << 20
+MAX_BTF = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,20 @@ class Kernel:
     @cached_property
     def symbols(self) -> Symbols:
         """vmlinux's and the modules' symbols."""
-        return Symbols(load(self._read_image, self._kallsyms()))
+        table = load(self._read_image, self._kallsyms())
+        return Symbols(table, lambda: modules.tables(self))
+
+    @cached_property
+    def btf(self) -> Btf:
+        """vmlinux's types; NotFound when the kernel was built without BTF."""
+        try:
+            start = self.symbols.table.address("__start_BTF")
+            size = self.symbols.table.address("__stop_BTF") - start
+        except NotFound:
+            raise NotFound("this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF)") from None
+        if not 0 < size <= MAX_BTF:
+            raise Corrupt(f"the kernel claims {size} bytes of BTF", start)
+        return Btf(self._read_image(start, size))
 
     def _kallsyms(self) -> kallsyms.Tables:
         if "SYMBOL(kallsyms_names)" in self.vmcoreinfo:
@@ -230,3 +249,28 @@ class Kernel:
     def log(self) -> Iterator[LogRecord]:
         """The kernel log, oldest record first."""
         return printk.read_log(self.read, self.vmcoreinfo)
+
+    def tasks(self) -> Iterator[Task]:
+        """Every thread; Corrupt when the list is broken on the way."""
+        return tasks.read_tasks(self)
+
+    def modules(self) -> Iterator[Module]:
+        """The loaded modules, newest first."""
+        return modules.read_modules(self)
+
+    def cpus(self, mask: str = "online") -> list[int]:
+        """The CPUs that are possible, present, online or active."""
+        return percpu.cpus(self, mask)
+
+    def object(self, name: str, spelling: str | None = None) -> Object:
+        """The global variable `name`, of type `spelling` where its type is not known."""
+        return object_.global_object(self, name, spelling)
+
+    def object_at(self, spelling: str, address: int) -> Object:
+        """The `spelling` ("struct task_struct") at `address`."""
+        return Object(self, self.btf.find(spelling), address)
+
+    def per_cpu(self, name: str, cpu: int, spelling: str | None = None) -> Object:
+        """`cpu`'s copy of a per-CPU variable."""
+        kind = self.object(name, spelling).type_
+        return Object(self, kind, percpu.address(self, name, cpu))
