@@ -165,6 +165,7 @@ def write_dump(store: IncidentStore, number: int, view: View) -> Incident:
     Does nothing when there is nothing to do or another process is at it.
     :param view: asked for memory that is held in place only.
     """
+    store.get(number)  # there is such an incident
     path = store.path(number)
     with _lock(path) as mine:
         incident = store.get(number)

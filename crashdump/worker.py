@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crashdump.capture import write_dump
 from crashdump.errors import CrashdumpError
-from crashdump.incident import PENDING, DumpState
+from crashdump.incident import DumpState
 from crashdump.store import IncidentStore
 
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     except CrashdumpError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code
-    if dump.state is DumpState.DONE or dump.state in PENDING:
+    if dump.state not in (DumpState.SKIPPED, DumpState.FAILED, DumpState.LOST):
         return 0
     print(f"incident {arguments[1]}: dump {dump.state}: {dump.reason}", file=sys.stderr)
     return 1
