@@ -3,17 +3,13 @@
 
 The header is the source and explains the members; tests/adeos/test_abi.py compiles it and compares
 every constant, offset and size with this file.  Structs are NamedTuples whose annotations carry the
-struct module's format; a Layout packs and unpacks them.  Strings are decoded as printable text.
-Limits: x86-64.  Aligned words are read and written in one piece there, because the struct module
-copies little-endian integers with memcpy on a little-endian machine.
+struct module's format; a Layout packs and unpacks them.
 """
 
-import struct
-from collections.abc import Callable
 from enum import IntEnum
-from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple
 
-from adeos.text import c_string
+from adeos.layout import Layout
 
 VN_ABI_VERSION: Final = 1
 VN_MAX_VNODES: Final = 32
@@ -466,124 +462,6 @@ class Self(NamedTuple):
     ncpus: U32
     user_period_us: U32
     name: Annotated[str, "32s"]
-
-
-class Member(NamedTuple):
-    """Where a member lies in its struct, bytes; `count` struct items of `element` or plain ones."""
-
-    offset: int
-    size: int
-    kind: type
-    format: str
-    items: int
-    element: "Layout[Any] | None"
-
-
-T = TypeVar("T", bound=tuple[Any, ...])
-
-
-class Layout(Generic[T]):
-    """Packs and unpacks one C struct.
-
-    `unpack` raises ValueError when an enum member holds a value that the enum lacks; `pack` pads
-    strings and arrays with zeros and raises ValueError when one is too long.
-    """
-
-    def __init__(self, c_name: str, cls: type[T]) -> None:
-        self.c_name = c_name
-        self.members: dict[str, Member] = {}
-        self._make: Callable[..., T] = cls
-        offset = 0
-        for name, annotation in cls.__annotations__.items():
-            member = _member(annotation, offset)
-            self.members[name] = member
-            offset += member.size
-        self.format = "".join(member.format for member in self.members.values())
-        self._struct = struct.Struct("<" + self.format)
-        self.size = self._struct.size
-        self._words = {n: struct.Struct("<" + m.format) for n, m in self.members.items()}
-
-    def unpack(self, buffer: bytes | bytearray | memoryview, offset: int = 0) -> T:
-        """The struct at `offset` of `buffer`."""
-        flat = self._struct.unpack_from(buffer, offset)
-        return self._build(flat)
-
-    def _build(self, flat: tuple[Any, ...]) -> T:
-        values = []
-        at = 0
-        for name, member in self.members.items():
-            values.append(_decode(self.c_name, name, member, flat[at : at + member.items]))
-            at += member.items
-        return self._make(*values)
-
-    def pack(self, value: T) -> bytes:
-        """The bytes of `value`."""
-        return self._struct.pack(*self._flat(value))
-
-    def _flat(self, value: T) -> list[Any]:
-        flat: list[Any] = []
-        for (name, member), item in zip(self.members.items(), value, strict=True):
-            flat.extend(_encode(self.c_name, name, member, item))
-        return flat
-
-    def get(self, buffer: bytes | bytearray | memoryview, base: int, name: str) -> Any:
-        """One member of the struct at `base`; an aligned word is read in one piece."""
-        member = self.members[name]
-        flat = self._words[name].unpack_from(buffer, base + member.offset)
-        return _decode(self.c_name, name, member, flat)
-
-    def put(self, buffer: bytearray | memoryview, base: int, name: str, value: Any) -> None:
-        """Writes one member of the struct at `base`; an aligned word in one piece."""
-        member = self.members[name]
-        flat = _encode(self.c_name, name, member, value)
-        self._words[name].pack_into(buffer, base + member.offset, *flat)
-
-
-def _member(annotation: Any, offset: int) -> Member:
-    """From Annotated[type, format] or Annotated[tuple[Element, ...], (Element, count)]."""
-    kind, spec = annotation.__origin__, annotation.__metadata__[0]
-    kind = getattr(kind, "__origin__", kind)
-    if isinstance(spec, tuple):
-        element: Layout[Any] = Layout(spec[0].__name__, spec[0])
-        items = spec[1] * len(struct.unpack("<" + element.format, bytes(element.size)))
-        size, format_ = element.size * spec[1], element.format * spec[1]
-        return Member(offset, size, kind, format_, items, element)
-    items = int(spec[:-1] or 1) if kind is tuple else 1
-    return Member(offset, struct.calcsize("<" + spec), kind, spec, items, None)
-
-
-def _decode(struct_name: str, name: str, member: Member, flat: tuple[Any, ...]) -> Any:
-    if member.element is not None:
-        step = len(member.element.members)
-        return tuple(
-            member.element._build(flat[at : at + step]) for at in range(0, member.items, step)
-        )
-    if member.kind is tuple:
-        return flat
-    if member.kind is str:
-        return c_string(flat[0])
-    if member.kind is int or member.kind is bytes:
-        return flat[0]
-    try:
-        return member.kind(flat[0])
-    except ValueError:
-        raise ValueError(f"{struct_name}.{name} is {flat[0]:#x}") from None
-
-
-def _encode(struct_name: str, name: str, member: Member, value: Any) -> list[Any]:
-    if member.element is not None:
-        flat: list[Any] = [word for item in value for word in member.element._flat(item)]
-    elif member.kind is tuple:
-        flat = list(value)
-    else:
-        data = value.encode() if member.kind is str else value
-        limit = member.size - (member.kind is str)  # text keeps its closing NUL
-        if isinstance(data, bytes) and len(data) > limit:
-            raise ValueError(f"{struct_name}.{name}: {len(data)} bytes, at most {limit} fit")
-        return [data]
-    if len(flat) > member.items:
-        raise ValueError(f"{struct_name}.{name}: {len(flat)} values, at most {member.items} fit")
-    return flat + [0] * (member.items - len(flat))
 
 
 ROOT_SIDE: Final = Layout("vn_root_side", RootSide)

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from adeos import abi
-from adeos.abi import Layout, Range
+from adeos.abi import Range
 from adeos.errors import BridgeError
+from adeos.layout import Layout
 from adeos.machine import Machine
 from adeos.text import printable
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from adeos import abi
-from adeos.abi import KmbCpu, Layout, Range, RootInfo
+from adeos.abi import KmbCpu, Range, RootInfo
 from adeos.errors import (
     AdeosError,
     FenceError,
@@ -21,6 +21,7 @@ from adeos.errors import (
     ParkedError,
     PlacementError,
 )
+from adeos.layout import Layout
 from adeos.machine import Binding, Event
 
 DEVICE: Final = "/dev/kmb"
