@@ -83,9 +83,7 @@ def command(session: Session, vnode: str, follow: bool, no_input: bool) -> None:
 
 def harmless(data: bytes) -> str:
     """Console output as lines without escapes."""
-    return output.clean(
-        data.decode("utf-8", "backslashreplace").replace("\r\n", "\n"), keep="\n\t"
-    )
+    return output.clean(data.decode("utf-8", "backslashreplace").replace("\r\n", "\n"), keep="\n\t")
 
 
 def follow_text(session: Session, console: Console, *, for_ever: bool) -> None:

@@ -12,7 +12,7 @@ import click
 from cli import observe, output
 from cli.memory import vnode_kernel
 from cli.session import Session
-from cli.verb import INCIDENT, VNODE, verb
+from cli.verb import INCIDENT, VNODE, Place, verb
 
 if TYPE_CHECKING:
     from introspect.kernel import Kernel
@@ -25,6 +25,7 @@ FOLLOW_S = 1.0
 
 @verb(
     "log",
+    place=lambda given: Place.EITHER if given["incident"] else Place.MACHINE,
     examples=[
         "vnode-debug log 2                    also when vnode 2 hangs or is dead",
         "vnode-debug log beta -f --level warn",

@@ -107,15 +107,18 @@ def end_with_the_caller() -> None:
     ssh without a terminal passes no signals on: a verb that only waits would
     outlive its caller's Ctrl-C.
     """
-    import _thread
     import select
+    import signal
     import threading
+
+    main = threading.main_thread().ident
+    assert main is not None  # it runs
 
     def watch() -> None:
         poller = select.poll()
         poller.register(1, 0)
         poller.poll()  # returns on POLLERR or POLLHUP only
-        _thread.interrupt_main()
+        signal.pthread_kill(main, signal.SIGINT)  # to this thread: it also ends a sleep
 
     if not sys.stdout.isatty():
         threading.Thread(target=watch, daemon=True, name="caller").start()

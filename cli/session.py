@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from cli.errors import MachineMissing
 
 if TYPE_CHECKING:
-    from crashdump.store import IncidentStore
-
     from adeos.machine import Machine
     from cli.remote import Target
+    from crashdump.store import IncidentStore
     from watchdog.client import Client
 
 DEVICE = Path("/dev/kmb")
@@ -57,6 +56,7 @@ class Session:
         self.quiet = False
         self.json = False
         self._machine: Machine | None = None
+        self._store: IncidentStore | None = None
 
     def elsewhere(self, *, required: bool) -> Target | None:
         """The machine to go to, None to work here.
@@ -90,9 +90,10 @@ class Session:
         return Client(paths.control_socket())
 
     def store(self) -> IncidentStore:
-        """The incident store of this machine."""
+        """The incident store of this machine, for reading; empty where there is none."""
         from crashdump.store import IncidentStore
-
         from watchdog import paths
 
-        return IncidentStore(paths.state_dir())
+        if self._store is None:
+            self._store = IncidentStore(paths.state_dir(), read_only=True)
+        return self._store

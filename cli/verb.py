@@ -186,6 +186,7 @@ VNODE = VnodeParam()
 INCIDENT = IncidentParam()
 
 vnode_argument = click.argument("vnode", type=VNODE, metavar="VNODE")
+vnodes_argument = click.argument("vnodes", type=VNODE, metavar="VNODE...", nargs=-1, required=True)
 wait_option = click.option(
     "--wait", is_flag=True, help="Return when it is done, not when accepted."
 )

@@ -70,28 +70,52 @@ class FakeWorld:
         bridge = Bridge.open(self.machine, region, writable=True)
         blank = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
         side = blank._replace(
-            magic=abi.VN_BRIDGE_MAGIC, abi=abi.VN_ABI_VERSION, size=abi.VN_BRIDGE_SIZE,
-            vnode_id=number, incarnation=1, region_base=region.base, region_size=region.size,
-            slot_base=slot.base, slot_size=slot.size, ncpus=1, tsc_khz=1_000_000, name=name,
+            magic=abi.VN_BRIDGE_MAGIC,
+            abi=abi.VN_ABI_VERSION,
+            size=abi.VN_BRIDGE_SIZE,
+            vnode_id=number,
+            incarnation=1,
+            region_base=region.base,
+            region_size=region.size,
+            slot_base=slot.base,
+            slot_size=slot.size,
+            ncpus=1,
+            tsc_khz=1_000_000,
+            name=name,
         )
         bridge.init(side)
         self.machine.start(
-            number, cr3=slot.base + 0x1000, entry=region.base + 0x1000000,
+            number,
+            cr3=slot.base + 0x1000,
+            entry=region.base + 0x1000000,
             rsi=region.base + 0x10000,
         )
         self.publish(number, name, region, slot, binding.cpus, **changes)
         return self.machine.vnodes[number]
 
     def publish(
-        self, number: int, name: str, region: Range, slot: Range, cpus: Sequence[int],
+        self,
+        number: int,
+        name: str,
+        region: Range,
+        slot: Range,
+        cpus: Sequence[int],
         **changes: object,
     ) -> None:
         """The daemon's word on a vnode."""
         blank = abi.STATUS.unpack(bytes(abi.STATUS.size))
         status = blank._replace(
-            id=number, state=abi.StatusState.RUNNING, incarnation=1, since_tsc=self.clock(),
-            region_base=region.base, region_size=region.size, slot_base=slot.base,
-            slot_size=slot.size, ncpus=len(cpus), name=name, cpu=tuple(cpus),
+            id=number,
+            state=abi.StatusState.RUNNING,
+            incarnation=1,
+            since_tsc=self.clock(),
+            region_base=region.base,
+            region_size=region.size,
+            slot_base=slot.base,
+            slot_size=slot.size,
+            ncpus=len(cpus),
+            name=name,
+            cpu=tuple(cpus),
         )
         self.root.publish(status._replace(**changes))
 
@@ -111,8 +135,10 @@ def world() -> Iterator[FakeWorld]:
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Config, run and state directories of this test; no box, no colours."""
     for name, path in (
-        ("VNODE_DEBUG_CONFIG", "vnodes.toml"), ("VNODE_DEBUG_RUN", "run"),
-        ("VNODE_DEBUG_STATE", "state"), ("VNODE_DEBUG_BOX", "box"),
+        ("VNODE_DEBUG_CONFIG", "vnodes.toml"),
+        ("VNODE_DEBUG_RUN", "run"),
+        ("VNODE_DEBUG_STATE", "state"),
+        ("VNODE_DEBUG_BOX", "box"),
     ):
         monkeypatch.setenv(name, str(tmp_path / path))
     monkeypatch.setenv("NO_COLOR", "1")

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+
 from cli import machine_check
 from cli.machine_check import PROGRAMS, Facts, Role, Verdict, check, complete, count_cpus, role
 
@@ -13,9 +14,20 @@ PREPARED = "ro maxcpus=1 memmap=512M$0x20000000 no_ipi_broadcast=1 tsc=reliable"
 def facts(**changes):
     """A host with everything a box needs."""
     base = Facts(
-        arch="x86_64", release="6.1.0", cmdline="ro quiet", cpus_present=4, cpus_online=4,
-        cpu_flags=frozenset({"constant_tsc"}), mem_bytes=8 << 30, clocksource="tsc",
-        kmb_device=False, kmb_loaded=False, info=None, info_error="", headers=True, kvm=False,
+        arch="x86_64",
+        release="6.1.0",
+        cmdline="ro quiet",
+        cpus_present=4,
+        cpus_online=4,
+        cpu_flags=frozenset({"constant_tsc"}),
+        mem_bytes=8 << 30,
+        clocksource="tsc",
+        kmb_device=False,
+        kmb_loaded=False,
+        info=None,
+        info_error="",
+        headers=True,
+        kvm=False,
         programs=frozenset(PROGRAMS),
     )
     return base._replace(**changes)
@@ -29,8 +41,14 @@ def verdict(name, **changes):
 def root(world=None, **changes):
     """Facts of a root vnode with kmb.ko."""
     info = world.machine.info() if world else None
-    return {"cmdline": PREPARED, "cpus_online": 1, "kmb_device": True, "kmb_loaded": True,
-            "info": info, **changes}
+    return {
+        "cmdline": PREPARED,
+        "cpus_online": 1,
+        "kmb_device": True,
+        "kmb_loaded": True,
+        "info": info,
+        **changes,
+    }
 
 
 def test_a_complete_host_and_a_complete_root(world):
@@ -40,16 +58,19 @@ def test_a_complete_host_and_a_complete_root(world):
     assert complete(check(facts(**root(world))))
 
 
-@pytest.mark.parametrize(("name", "changes"), [
-    ("architecture", {"arch": "aarch64"}),
-    ("qemu-system-x86_64", {"programs": frozenset(set(PROGRAMS) - {"qemu-system-x86_64"})}),
-    ("memory", {"mem_bytes": 2 << 30}),
-    ("/dev/kmb", root(kmb_device=False)),
-    ("/dev/kmb", root(info=None, info_error="ABI 7")),
-    ("CPUs", root(cpus_online=4)),
-    ("IPIs", root(cmdline="memmap=1G$1G")),
-    ("memory", root(cmdline="no_ipi_broadcast=1")),
-])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("architecture", {"arch": "aarch64"}),
+        ("qemu-system-x86_64", {"programs": frozenset(set(PROGRAMS) - {"qemu-system-x86_64"})}),
+        ("memory", {"mem_bytes": 2 << 30}),
+        ("/dev/kmb", root(kmb_device=False)),
+        ("/dev/kmb", root(info=None, info_error="ABI 7")),
+        ("CPUs", root(cpus_online=4)),
+        ("IPIs", root(cmdline="memmap=1G$1G")),
+        ("memory", root(cmdline="no_ipi_broadcast=1")),
+    ],
+)
 def test_what_is_needed_and_missing(name, changes):
     assert verdict(name, **changes) is Verdict.MISSING
     assert not complete(check(facts(**changes)))
@@ -66,9 +87,17 @@ def test_kvm_is_never_proven_by_its_device():
     assert verdict("KVM", kvm=False) is Verdict.NOTE
 
 
-@pytest.mark.parametrize(("text", "count"), [
-    ("0-3\n", 4), ("0", 1), ("0-1,4-5,7", 5), ("", 0), ("junk-x", 0), ("3-", 0),
-])
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0-3\n", 4),
+        ("0", 1),
+        ("0-1,4-5,7", 5),
+        ("", 0),
+        ("junk-x", 0),
+        ("3-", 0),
+    ],
+)
 def test_count_cpus(text, count):
     assert count_cpus(text) == count
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from cli.errors import CliError, ExitCode, NotFound
 from cli.main import ENTRIES, GROUPS, explain, overview
 
@@ -60,8 +61,13 @@ def test_help_opens_with_examples_of_the_verb(call, words, command):
 
 @pytest.mark.parametrize(("words", "command"), ALL)
 def test_every_verb_with_a_result_has_json(words, command):
-    terminal_verbs = {("box", "shell"), ("box", "exec"), ("box", "console"), ("completion",),
-                      ("daemon",)}
+    terminal_verbs = {
+        ("box", "shell"),
+        ("box", "exec"),
+        ("box", "console"),
+        ("completion",),
+        ("daemon",),
+    }
     if isinstance(command, click.Group) or words in terminal_verbs:
         return
     assert "--json" in [name for option in command.params for name in option.opts]
@@ -73,9 +79,15 @@ def test_destructive_verbs_have_a_dry_run(verb):
     assert "--dry-run" in [name for option in command.params for name in option.opts]
 
 
-@pytest.mark.parametrize(("typed", "meant"), [
-    ("statsu", "status"), ("Start", "start"), ("atach", "attach"), ("incident", "incidents"),
-])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("statsu", "status"),
+        ("Start", "start"),
+        ("atach", "attach"),
+        ("incident", "incidents"),
+    ],
+)
 def test_did_you_mean(call, typed, meant):
     result = call(typed)
     assert result.code == 2
@@ -83,14 +95,21 @@ def test_did_you_mean(call, typed, meant):
     assert len(result.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("error", "code", "text"), [
-    (KeyboardInterrupt(), 130, "interrupted"),
-    (click.Abort(), 130, "interrupted"),
-    (NotFound("no vnode 9"), 4, "no vnode 9"),
-    (FileNotFoundError(2, "No such file or directory", "/x"), 1, "/x: No such file or directory"),
-    (OSError(28, "No space left on device"), 8, "No space left on device"),
-    (ValueError("bad\nthing"), 1, "internal error, ValueError: bad\nthing"),
-])
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (click.Abort(), 130, "interrupted"),
+        (NotFound("no vnode 9"), 4, "no vnode 9"),
+        (
+            FileNotFoundError(2, "No such file or directory", "/x"),
+            1,
+            "/x: No such file or directory",
+        ),
+        (OSError(28, "No space left on device"), 8, "No space left on device"),
+        (ValueError("bad\nthing"), 1, "internal error, ValueError: bad\nthing"),
+    ],
+)
 def test_each_failure_has_a_code_and_a_text(error, code, text):
     assert explain(error)[0] == code
     assert explain(error)[1].startswith(text)
@@ -101,7 +120,8 @@ def test_all_error_trees_have_documented_codes():
     for package in ("adeos", "box", "cli", "crashdump", "debugger", "introspect", "watchdog"):
         module = import_module(f"{package}.errors")
         errors = [
-            item for item in vars(module).values()
+            item
+            for item in vars(module).values()
             if isinstance(item, type) and issubclass(item, Exception)
         ]
         assert errors
@@ -150,8 +170,12 @@ def test_help_imports_neither_the_packages_nor_what_they_need():
     loaded = set(done.stderr.split())
     heavy = {"msgspec", "asyncio", "elftools", "capstone", "sqlite3", "subprocess", "json.tool"}
     assert not loaded & heavy
-    ours = {name for name in loaded if name.partition(".")[0] in
-            ("box", "crashdump", "debugger", "introspect", "kexec_restart", "watchdog")}
+    ours = {
+        name
+        for name in loaded
+        if name.partition(".")[0]
+        in ("box", "crashdump", "debugger", "introspect", "kexec_restart", "watchdog")
+    }
     assert not ours
     assert len([name for name in loaded if name.startswith("cli.")]) <= 6
 

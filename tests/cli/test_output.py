@@ -2,10 +2,11 @@
 """Text that cannot harm a terminal, units, tables."""
 
 import pytest
-from cli import output
-from cli.screen import cut
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cli import output
+from cli.screen import cut
 
 
 @given(st.text())
@@ -15,8 +16,13 @@ def test_clean_text_is_printable_and_can_be_encoded(text):
     safe.encode("utf-8")
 
 
-@given(st.text(alphabet=st.characters(blacklist_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl",
-                                                            "Zp", "Zs"))))
+@given(
+    st.text(
+        alphabet=st.characters(
+            blacklist_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs")
+        )
+    )
+)
 def test_clean_leaves_what_is_printable(text):
     assert output.clean(text) == text
 
@@ -26,18 +32,34 @@ def test_one_line_is_one_line(text):
     assert len(output.one_line(text).splitlines()) <= 1
 
 
-@pytest.mark.parametrize(("n", "text"), [
-    (0, "0"), (1023, "1023"), (1024, "1K"), (256 << 20, "256M"), (3 << 29, "1.5G"),
-    (5 << 50, "5120T"),
-])
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1K"),
+        (256 << 20, "256M"),
+        (3 << 29, "1.5G"),
+        (5 << 50, "5120T"),
+    ],
+)
 def test_sizes(n, text):
     assert output.size(n) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (-1, "-"), (0, "0.00s"), (9.994, "9.99s"), (12.34, "12.3s"), (60, "1m00s"), (3599, "59m59s"),
-    (3600, "1h00m"), (90061, "1d01h"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "-"),
+        (0, "0.00s"),
+        (9.994, "9.99s"),
+        (12.34, "12.3s"),
+        (60, "1m00s"),
+        (3599, "59m59s"),
+        (3600, "1h00m"),
+        (90061, "1d01h"),
+    ],
+)
 def test_durations(seconds, text):
     assert output.duration(seconds) == text
 

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+
 from adeos import abi
 from adeos.abi import Layer
 from cli import observe
@@ -24,7 +25,9 @@ def test_table_lists_the_root_and_the_vnodes(call, world):
     lines = result.out.splitlines()
     assert lines[0].split()[:4] == ["ID", "NAME", "STATE", "REASON"]
     assert [line.split()[:3] for line in lines[1:]] == [
-        ["0", "root", "watching"], ["1", "alpha", "running"], ["2", "beta", "running"],
+        ["0", "root", "watching"],
+        ["1", "alpha", "running"],
+        ["2", "beta", "running"],
     ]
     assert lines[3].split()[-4:] == ["3", "9", "2", "64M"]
     assert result.err == ""
