@@ -14,7 +14,7 @@ from watchdog import log
 from watchdog.adoption import Evidence, adopt, wants_start
 from watchdog.detector import LAYERS
 from watchdog.ledger import adopted
-from watchdog.states import LIVE, State
+from watchdog.states import LIVE, Fault, State
 from watchdog.unit import Unit, Watched
 from watchdog.watch import fault_in
 
@@ -106,7 +106,7 @@ def _status(daemon: Daemon, vnode: int) -> abi.Status | None:
         return None
 
 
-def _examine(daemon: Daemon, unit: Unit, incarnation: int) -> tuple:  # type: ignore[type-arg]
+def _examine(daemon: Daemon, unit: Unit, incarnation: int) -> tuple[bool, Fault | None]:
     """Whether its user space has beaten, and the fault its bridge reports; begins the watch."""
     if unit.bridge is None or not incarnation:
         return False, None
@@ -119,6 +119,7 @@ def _examine(daemon: Daemon, unit: Unit, incarnation: int) -> tuple:  # type: ig
     except (BridgeError, ValueError):
         return False, None
     counts = watched.counts()
+    watched.detector.arm(counts, now)
     beaten = any(counts[LAYERS.index("user") :: 4])
     return word is abi.State.RUNNING or (word is not abi.State.NONE and beaten), fault
 

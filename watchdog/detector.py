@@ -70,6 +70,12 @@ class Detector:
         self._half = [self.limits[e % STRIDE] // 2 if e % STRIDE < 3 else 0 for e in range(size)]
         self._made = now
 
+    def arm(self, counts: Sequence[int], now: int) -> None:
+        """Expect every layer that has ever beaten to beat again from `now` on (adoption)."""
+        for entry in self._entries:
+            if counts[entry]:
+                self._last[entry], self._seen[entry] = counts[entry], now
+
     def armed(self, layer: int) -> bool:
         """Whether any CPU has beaten in this layer."""
         return any(self._seen[layer::STRIDE])

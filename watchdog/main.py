@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adeos.bridge import RootBridge
-from adeos.errors import AdeosError, OwnerError
+from adeos.errors import AdeosError, ImageError, OwnerError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from kexec_restart.images import Stage
@@ -91,7 +91,7 @@ async def _run(
         daemon.executor = Executor(
             daemon, machine, placement, Composer(machine, stage), ledger, dumps
         )
-        await _stage_all(config, stage)
+        await _stage_all(config, stage, machine)
         server = ControlServer(paths.control_socket(), table(daemon))
         await server.start()
         log.write("info", "daemon", pid=os.getpid(), epoch=epoch, vnodes=len(config.vnode))
@@ -115,10 +115,19 @@ def _claim(machine: Machine) -> None:
         ) from None
 
 
-async def _stage_all(config: Config, stage: Stage) -> None:
-    """Read every image now: a restart must not wait for the disk, nor find a file gone."""
+async def _stage_all(config: Config, stage: Stage, machine: Machine) -> None:
+    """Read every image now: a restart must not wait for the disk, nor find a file gone.
+
+    ImageError names the first that is wrong, before anything is started.  A
+    vnode that runs already is watched all the same: its restart will fail.
+    """
     for vnode in config.vnode:
-        await asyncio.to_thread(stage.get, spec_of(vnode))
+        try:
+            await asyncio.to_thread(stage.get, spec_of(vnode))
+        except ImageError as error:
+            if machine.query(vnode.id) is None:
+                raise
+            log.write("error", "image", vnode=vnode.id, what=error)
 
 
 def _ready(config: Config, ready_fd: int | None) -> None:

@@ -18,11 +18,11 @@ _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # include/uapi/asm-generic/mm
 def enter(*, realtime: bool) -> list[str]:
     """Prepare the calling thread and process; returns what was not permitted."""
     missing: list[str] = []
+    if not realtime:
+        return missing
     gc.collect()
     gc.freeze()
     gc.disable()  # collect() is called between ticks instead
-    if not realtime:
-        return missing
     try:
         # Threads and processes made later do bulk work: they fall back to normal priority.
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK

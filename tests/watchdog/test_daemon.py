@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon on a fake machine: every reason, restart policies, refusals, adoption."""
+
+from __future__ import annotations
+
+import pytest
+
+from adeos import abi
+from adeos.abi import Range
+from adeos.bridge import RootBridge
+from crashdump.incident import DumpState, IncidentState
+from watchdog.client import CommandError
+
+
+def test_vnodes_come_up_and_observers_see_it(rig):
+    statuses = {s.id: s for s in RootBridge.open(rig.machine).statuses()}
+    assert statuses[1].name == "one" and statuses[2].name == "two"
+    assert statuses[2].state is abi.StatusState.RUNNING
+    assert statuses[2].cpu[:2] == (2, 3) and statuses[2].apicid[:2] == (2, 3)
+    head = RootBridge.open(rig.machine).head()
+    rig.until(lambda: RootBridge.open(rig.machine).head().beat > head.beat, "ticks")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "layer"),
+    [
+        ("panic", "panic", ""),
+        ("oops", "oops", ""),
+        ("irqhang", "irqhang", "irq"),
+        ("softlockup", "softlockup", "sched"),
+        ("hang", "hang", "user"),
+    ],
+)
+def test_faults_are_told_apart_captured_and_restarted(rig, kind, reason, layer):
+    rig.client.call("inject", vnode="two", kind=kind)
+    rig.wait(2, "running", incarnation=2)
+    (incident,) = rig.finished(1)
+    assert (incident.vnode, incident.reason, incident.crash) == (2, reason, True)
+    assert incident.layer == layer
+    assert incident.state is IncidentState.COMPLETE and incident.outcome == "restarted"
+    assert incident.successor == 2
+    stages = ["fault", "seen", "fenced", "captured", "started", "running"]
+    times = [incident.stamps[stage] for stage in stages]
+    assert times == sorted(times)
+    assert ("reported" in incident.stamps) == (kind in ("panic", "oops"))
+    rig.until(lambda: rig.incidents()[0].dump.state is DumpState.DONE, "the dump")
+    assert (rig.state / "incidents" / "0001" / "vmcore").stat().st_size > 64 << 20
+    (witness,) = incident.witnesses
+    assert witness.vnode == 1 and witness.after > witness.before > 0
+    assert rig.client.call("status")["vnodes"][0]["incarnation"] == 1
+
+
+def test_orderly_ends_are_no_crashes(rig):
+    rig.client.call("inject", vnode=1, kind="halt")
+    rig.wait(1, "halted")
+    rig.client.call("inject", vnode=2, kind="reboot")
+    rig.wait(2, "running", incarnation=2)
+    halt, reboot = sorted(rig.finished(2), key=lambda one: one.vnode)
+    assert (halt.reason, halt.crash, halt.outcome) == ("halt", False, "halted")
+    assert (reboot.reason, reboot.crash, reboot.outcome) == ("reboot", False, "restarted")
+    assert halt.dump.state is DumpState.NONE
+    assert rig.machine.query(1) is None
+
+
+def test_a_kernel_that_never_comes_up(make_rig, rig_tools):
+    machine = rig_tools.LastingMachine(boots=False)
+    rig = make_rig(rig_tools.vnode_text(1, "one", [1], 'on_crash = "destroy"'), machine).start()
+    rig.wait(1, "stopped")
+    (incident,) = rig.finished(1)
+    assert incident.reason == "boot" and incident.crash
+
+
+def test_twenty_panics_in_a_row(rig):
+    for round_ in range(1, 21):
+        rig.wait(2, "running", incarnation=round_)
+        rig.machine.vnodes[2].crash(cpu=round_ % 2, message=f"round {round_}")
+    rig.wait(2, "running", incarnation=21)
+    incidents = rig.finished(20)
+    assert [one.message for one in incidents] == [f"round {n}" for n in range(1, 21)]
+    assert {one.cpu for one in incidents} == {0, 1}
+
+    def dumped() -> bool:
+        return all(one.dump.state is DumpState.DONE for one in rig.incidents())
+
+    rig.until(dumped, "20 dumps", limit=60)
+
+
+def test_a_fence_that_is_not_confirmed_touches_no_memory(rig):
+    rig.machine.unparkable.add(3)
+    region = rig.machine.query(2).region
+    rig.client.call("inject", vnode=2, kind="panic")
+    rig.wait(2, "quarantined")
+    (incident,) = rig.finished(1)
+    assert incident.outcome == "fence failed" and incident.dump.state is DumpState.NONE
+    assert rig.machine.query(2).region == region
+    with pytest.raises(CommandError, match="quarantined"):
+        rig.client.call("start", vnode=2)
+    rig.machine.unparkable.clear()
+    rig.client.call("start", vnode=2, force=True)
+    rig.wait(2, "running", incarnation=2)
+
+
+def test_stop_start_restart_and_their_refusals(rig):
+    with pytest.raises(CommandError, match="already running") as refused:
+        rig.client.call("start", vnode=1)
+    assert refused.value.exit_code == 6
+    rig.client.call("stop", vnode=1)
+    rig.wait(1, "stopped")
+    rig.until(lambda: rig.machine.query(1) is None, "unbound")
+    rig.client.call("start", vnode="one")
+    rig.wait(1, "running", incarnation=2)
+    rig.client.call("restart", vnode=1)
+    rig.wait(1, "running", incarnation=3)
+    assert rig.incidents() == []
+    with pytest.raises(CommandError, match="no vnode 9") as unknown:
+        rig.client.call("stop", vnode=9)
+    assert unknown.value.exit_code == 4
+
+
+def test_a_bound_cpu_is_refused_with_its_owner(make_rig, rig_tools):
+    text = rig_tools.vnode_text(1, "one", [1])
+    text += rig_tools.vnode_text(2, "wide", [1, 2], autostart=False)
+    rig = make_rig(text).start()
+    rig.wait(1)
+    with pytest.raises(CommandError, match='CPU 1 is bound to vnode 1 "one"'):
+        rig.client.call("start", vnode="wide")
+
+
+def test_a_live_dump_stops_nothing(rig):
+    reply = rig.client.call("dump", vnode=2)
+    assert reply["inconsistent"] and reply["dump"] == "done"
+    (incident,) = rig.incidents()
+    assert incident.reason == "dump" and not incident.crash
+    assert rig.client.call("status")["vnodes"][1]["incarnation"] == 1
+    rig.wait(2, "running")
+
+
+def test_without_a_spare_region_the_memory_is_copied_first(make_rig, rig_tools):
+    machine = rig_tools.LastingMachine(ranges=(Range(0x20000000, 0x4000000 + 0x400000),))
+    rig = make_rig(rig_tools.vnode_text(1, "one", [1]), machine).start()
+    rig.wait(1)
+    region = machine.query(1).region
+    rig.client.call("inject", vnode=1, kind="panic")
+    rig.wait(1, "running", incarnation=2)
+    rig.until(lambda: rig.incidents()[0].dump.state is DumpState.DONE, "the dump")
+    assert rig.incidents()[0].dump.mode == "copy"
+    assert machine.query(1).region == region
+
+
+def test_adoption_touches_nothing_that_runs(rig):
+    rig.client.call("stop", vnode=1)
+    rig.wait(1, "stopped")
+    before = rig.machine.query(2)
+    epoch = RootBridge.open(rig.machine).head().epoch
+    assert rig.stop("leave") == 0
+    vnode = rig.machine.vnodes[2]
+    rig.start()
+    reply = rig.wait(2, "running")
+    assert reply["incarnation"] == 1
+    assert rig.machine.query(2) == before or rig.machine.query(2).rings >= before.rings
+    assert rig.machine.vnodes[2] is vnode and vnode.alive
+    states = {v["id"]: v["state"] for v in rig.client.call("status")["vnodes"]}
+    assert states[1] == "stopped"  # an operator's word outlives the daemon
+    assert RootBridge.open(rig.machine).head().epoch == epoch + 1
+    assert rig.incidents() == []
+
+
+def test_a_fault_while_no_daemon_ran_is_handled_by_the_next(rig):
+    rig.stop("leave")
+    rig.machine.vnodes[2].crash(message="nobody looked")
+    rig.start()
+    rig.wait(2, "running", incarnation=2)
+    (incident,) = rig.finished(1)
+    assert incident.message == "nobody looked" and incident.outcome == "restarted"
+
+
+def test_a_hang_while_no_daemon_ran_is_handled_by_the_next(rig):
+    rig.stop("leave")
+    rig.machine.vnodes[2].hang(abi.Layer.IRQ)
+    rig.start()
+    rig.wait(2, "running", incarnation=2)
+    (incident,) = rig.finished(1)
+    assert incident.reason == "irqhang"
+
+
+def test_down_stops_everything_and_leaves_a_clean_table(rig):
+    assert rig.stop("stop") == 0
+    assert rig.machine.query(1) is None and rig.machine.query(2) is None
+    assert RootBridge.open(rig.machine).statuses() == []
