@@ -19,33 +19,33 @@ from watchdog.unit import Unit, Watched
 from watchdog.watch import fault_in
 
 if TYPE_CHECKING:
-    from watchdog.daemon import Daemon
+    from watchdog.service import Service
 
 
-async def adopt_all(daemon: Daemon) -> list[Unit]:
+async def adopt_all(service: Service) -> list[Unit]:
     """Adopt every configured vnode; those to be started are returned."""
-    unfinished = await daemon.executor.ledger.unfinished()
+    unfinished = await service.executor.ledger.unfinished()
     started: list[Unit] = []
     booted = boot_time()
-    for unit in daemon.units.values():
+    for unit in service.units.values():
         mine = [one for one in unfinished if one.vnode == unit.id]
-        found = await _evidence(daemon, unit, mine, booted)
+        found = await _evidence(service, unit, mine, booted)
         for stale in mine[:-1] if found.open_incident else mine:
-            await daemon.executor.ledger.finish(adopted(stale), "interrupted", {}, {}, None)
+            await service.executor.ledger.finish(adopted(stale), "interrupted", {}, {}, None)
         if found.open_incident:
             unit.entry = adopted(mine[-1])
-        _take_over(daemon, unit, found)
+        _take_over(service, unit, found)
         if wants_start(found, unit.config.autostart):
             started.append(unit)
     for one in unfinished:
-        if one.vnode not in daemon.units:
-            await daemon.executor.ledger.finish(adopted(one), "interrupted", {}, {}, None)
+        if one.vnode not in service.units:
+            await service.executor.ledger.finish(adopted(one), "interrupted", {}, {}, None)
     return started
 
 
-def _take_over(daemon: Daemon, unit: Unit, found: Evidence) -> None:
+def _take_over(service: Service, unit: Unit, found: Evidence) -> None:
     unit.vnode, wanted = adopt(found, unit.config.restart, time.monotonic_ns())
-    unit.since_tsc = daemon.machine.tsc()
+    unit.since_tsc = service.machine.tsc()
     if unit.vnode.state not in LIVE:
         unit.watched = None
     if found.bound or found.word is not None:
@@ -58,19 +58,19 @@ def _take_over(daemon: Daemon, unit: Unit, found: Evidence) -> None:
             was=found.word.word if found.word else "unknown",
             incarnation=unit.vnode.incarnation,
         )
-    daemon.publish(unit)
+    service.publish(unit)
     for action in wanted:
         unit.queue.put_nowait(action)
 
 
 async def _evidence(
-    daemon: Daemon, unit: Unit, unfinished: list[Incident], booted: float
+    service: Service, unit: Unit, unfinished: list[Incident], booted: float
 ) -> Evidence:
-    status = _status(daemon, unit.id)
+    status = _status(service, unit.id)
     word = State(status.state) if status and status.state.value < len(State) else None
     incarnation = status.incarnation if status else 0
     bridge_incarnation, started = 0, 0
-    daemon.executor.placement.adopt(unit)
+    service.executor.placement.adopt(unit)
     if unit.binding is not None and unit.bridge is not None:
         started = unit.binding.started
         try:
@@ -78,10 +78,10 @@ async def _evidence(
         except BridgeError:
             bridge_incarnation = 0
     current = max(incarnation, bridge_incarnation)
-    up, fault = _examine(daemon, unit, bridge_incarnation or incarnation)
+    up, fault = _examine(service, unit, bridge_incarnation or incarnation)
     unit.last_incident = status.last_incident if status else 0
     recent = [one for one in unfinished if one.opened >= booted]
-    recorded = await daemon.executor.ledger.recorded(unit.id, current, booted)
+    recorded = await service.executor.ledger.recorded(unit.id, current, booted)
     return Evidence(
         bound=unit.binding is not None,
         started=started,
@@ -98,20 +98,20 @@ async def _evidence(
     )
 
 
-def _status(daemon: Daemon, vnode: int) -> abi.Status | None:
+def _status(service: Service, vnode: int) -> abi.Status | None:
     try:
-        return daemon.root.status(vnode)
+        return service.root.status(vnode)
     except AdeosError as error:
         log.write("warning", "root-bridge", vnode=vnode, what=error)
         return None
 
 
-def _examine(daemon: Daemon, unit: Unit, incarnation: int) -> tuple[bool, Fault | None]:
+def _examine(service: Service, unit: Unit, incarnation: int) -> tuple[bool, Fault | None]:
     """Whether its user space has beaten, and the fault its bridge reports; begins the watch."""
     if unit.bridge is None or not incarnation:
         return False, None
-    now = daemon.machine.tsc()
-    watched = Watched(unit.bridge, unit.config, incarnation, daemon.tsc_khz, now)
+    now = service.machine.tsc()
+    watched = Watched(unit.bridge, unit.config, incarnation, service.tsc_khz, now)
     unit.watched = watched
     try:
         word = watched.word()

@@ -1,221 +1,152 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon: one event loop that watches, decides by the supervisor, and hands work out.
-
-On the loop's thread nothing blocks: the tick and portal events read shared
-memory, `post` feeds the supervisor, actions go to a worker task a vnode
-(executor.py), commands come in by the control socket (control.py).
-"""
+"""Puts a daemon together and runs it in the foreground."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-import time
+import os
+import socket
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 from adeos.bridge import RootBridge
+from adeos.errors import AdeosError, ImageError, OwnerError
 from adeos.machine import Machine
-from crashdump.incident import Witness
-from watchdog import adopting, events, log, realtime, status
+from crashdump.errors import CrashdumpError
+from kexec_restart.images import Stage
+from watchdog import config as configs
+from watchdog import log, module, paths, realtime, status
+from watchdog.composer import Composer, spec_of
 from watchdog.config import Config
-from watchdog.detector import OwnPace
-from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
+from watchdog.control import ControlServer
+from watchdog.dumps import Dumps
+from watchdog.errors import AlreadyRunningError, WatchdogError
 from watchdog.executor import Executor
-from watchdog.states import LIVE, State
-from watchdog.supervisor import Vnode, step
-from watchdog.unit import Unit
-from watchdog.watch import look
+from watchdog.ledger import Ledger
+from watchdog.placement import Placement
+from watchdog.service import Service
+from watchdog.verbs import table
 
-COLLECT_EVERY_S = 10.0
+OpenMachine = Callable[[Config], Machine]
 
 
-class Daemon:
-    """Everything of one run.  `build` in assembly.py puts it together."""
+def open_kmb(config: Config) -> Machine:
+    """/dev/kmb, its module loaded when the config says how."""
+    from adeos.kmb import KmbMachine
 
-    def __init__(self, config: Config, machine: Machine, root: RootBridge) -> None:
-        self.config = config
-        self.machine = machine
-        self.root = root
-        self.tsc_khz = machine.info().tsc_khz
-        self.pace = OwnPace(config.watch.period_ms * self.tsc_khz)
-        self.units = {v.id: Unit(v, Vnode(policy=v.restart)) for v in config.vnode}
-        self.executor: Executor
-        self.tick_ns = 0
-        """CPU time of the last tick; `tick_max_ns` of the worst."""
-        self.tick_max_ns = 0
-        self.portals = 0
-        self.done = asyncio.Event()
-        self.listeners: set[Callable[[dict[str, Any]], None]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._collected = 0.0
+    module.load(config.machine)
+    return KmbMachine(writable=True)
 
-    def unit(self, which: object) -> Unit:
-        """The vnode of an id or name; UnknownVnodeError."""
-        found = self.config.find(which) if isinstance(which, int | str) else None
-        if found is None:
-            known = ", ".join(f'{v.id} "{v.name}"' for v in self.config.vnode) or "none"
-            raise UnknownVnodeError(f"no vnode {which!r}; the config has {known}")
-        return self.units[found.id]
 
-    # Decide
+def main(
+    config_path: Path | None = None,
+    *,
+    ready_fd: int | None = None,
+    open_machine: OpenMachine = open_kmb,
+    dumps_in_process: bool = False,
+) -> int:
+    """Run the daemon until it is told to end; the exit code.
 
-    def post(self, unit: Unit, event: events.Event) -> None:
-        """Feed an event to the supervisor, publish what it says, queue what it wants."""
-        before = unit.vnode
-        unit.vnode, wanted = step(before, event, time.monotonic_ns())
-        self._account(unit, before, event)
-        for action in wanted:
-            unit.queue.put_nowait(action)
+    `ready_fd`: a descriptor that gets "ready\\n" when vnodes are adopted and the
+    control socket listens; systemd's NOTIFY_SOCKET is served too.  Errors are
+    one line each on stderr.
+    """
+    os.umask(0o077)
+    try:
+        config = configs.load(config_path or paths.config_file())
+        asyncio.run(_run(config, ready_fd, open_machine, dumps_in_process))
+    except (WatchdogError, AdeosError, CrashdumpError) as error:
+        log.stop()
+        for line in str(error).splitlines():
+            print(f"vnode-debug: {line}", file=sys.stderr)
+        return error.exit_code
+    finally:
+        log.stop()
+    return 0
 
-    def _account(self, unit: Unit, before: Vnode, event: events.Event) -> None:
-        vnode = unit.vnode
-        if vnode is before:
-            return
-        if isinstance(event, events.Faulted) and vnode.fault is event.fault:
-            fault = event.fault
-            unit.stamps = {"fault": fault.fault_tsc, "seen": fault.seen_tsc}
-            if fault.reported_tsc:
-                unit.stamps["reported"] = fault.reported_tsc
-            unit.witnesses = self.witnesses(unit)
-        if vnode.state is State.RUNNING and before.state is State.BOOTING:
-            unit.stamps["running"] = self.machine.tsc()
-        if (vnode.state, vnode.reason) != (before.state, before.reason):
-            unit.since_tsc = self.machine.tsc()
-            self._announce(unit, before)
-        self.publish(unit)
-        unit.changed.set()
-        unit.changed = asyncio.Event()
 
-    def _announce(self, unit: Unit, before: Vnode) -> None:
-        vnode = unit.vnode
-        level = "warning" if vnode.state in (State.CRASHED, State.QUARANTINED) else "info"
-        log.write(
-            level,
-            vnode.state.word,
-            vnode=unit.id,
-            name=unit.config.name,
-            was=before.state.word,
-            incarnation=vnode.incarnation,
-            **({"reason": vnode.reason} if vnode.reason else {}),
+async def _run(
+    config: Config, ready_fd: int | None, open_machine: OpenMachine, dumps_in_process: bool
+) -> None:
+    machine = open_machine(config)
+    try:
+        _claim(machine)
+        log.start()
+        tsc_khz = machine.info().tsc_khz
+        root = RootBridge.open(machine, writable=True)
+        placement = Placement(machine)
+        state = paths.private_dir(paths.state_dir())
+        ledger, dump_ledger = Ledger(state, tsc_khz), Ledger(state, tsc_khz)
+        await ledger.start()
+        await dump_ledger.start()
+        period_us = config.watch.period_ms * 1000
+        epoch = status.take_over(root, machine.tsc(), tsc_khz, period_us)
+        dumps = Dumps(machine, placement, dump_ledger)
+        dumps.hold = config.watch.hold
+        dumps.in_process = dumps_in_process
+        await dumps.resume()
+        stage = Stage()
+        service = Service(config, machine, root)
+        service.executor = Executor(
+            service, machine, placement, Composer(machine, stage), ledger, dumps
         )
-        record = {
-            "vnode": unit.id,
-            "name": unit.config.name,
-            "state": vnode.state.word,
-            "reason": vnode.reason,
-            "incarnation": vnode.incarnation,
-            "tsc": unit.since_tsc,
-        }
-        for listener in tuple(self.listeners):
-            listener(record)
-
-    def publish(self, unit: Unit) -> None:
-        """Write the vnode's entry in the root bridge."""
-        status.publish(self.root, unit, self.tsc_khz)
-
-    def witnesses(self, unit: Unit) -> tuple[Witness, ...]:
-        """Beats of the other live vnodes: the sum over their CPUs and layers."""
-        return tuple(
-            Witness(
-                other.id,
-                other.config.name,
-                other.vnode.incarnation,
-                sum(other.watched.counts()),
-            )
-            for other in self.units.values()
-            if other is not unit and other.watched is not None and other.vnode.state in LIVE
-        )
-
-    def later(self, until: int, unit: Unit) -> None:
-        """Post DelayElapsed(until) then (ns of time.monotonic_ns)."""
-        delay = max(until - time.monotonic_ns(), 0) / 1e9
-        loop = asyncio.get_running_loop()
-        loop.call_later(delay, self.post, unit, events.DelayElapsed(until))
-
-    # Watch
-
-    def tick(self) -> None:
-        """One round over all live vnodes."""
-        began = time.thread_time_ns()
-        now = self.machine.tsc()
-        absent = self.pace.tick(now)
-        for unit in self.units.values():
-            if unit.watched is None:
-                continue
-            if absent:
-                unit.watched.detector.forgive(absent)
-            self._look(unit, now, 0)
-        self.root.beat(self.pace.ticks, now, self.pace.late)
-        self.tick_ns = time.thread_time_ns() - began
-        self.tick_max_ns = max(self.tick_max_ns, self.tick_ns)
-
-    def on_portal(self) -> None:
-        """A vnode rang: look at it at once."""
-        for event in self.machine.events():
-            self.portals += event.rings
-            unit = self.units.get(event.vnode)
-            if unit is not None:
-                self._look(unit, self.machine.tsc(), event.tsc)
-
-    def _look(self, unit: Unit, now: int, rung: int) -> None:
-        event = look(unit, now, rung)
-        if event is not None:
-            self.post(unit, event)
-
-    async def _ticks(self) -> None:
-        loop = asyncio.get_running_loop()
-        period = self.config.watch.period_ms / 1000
-        due = loop.time()
-        while not self.done.is_set():
-            self.tick()
-            if loop.time() - self._collected > COLLECT_EVERY_S:
-                self._collected = loop.time()
-                realtime.collect()
-            due = max(due + period, loop.time())
-            await asyncio.sleep(max(due - loop.time(), 0))
-
-    # Run
-
-    def spawn(self, work: Any) -> None:
-        """Run a coroutine beside the watch; its end is not awaited."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Adopt, start what is to be started, watch until `done`."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(RuntimeError, ValueError):
-                loop.add_signal_handler(number, self.done.set)
-        wanted = await adopting.adopt_all(self)
-        for unit in self.units.values():
-            self.spawn(self.executor.run(unit))
-        loop.add_reader(self.machine.fileno(), self.on_portal)
-        self.spawn(self._ticks())
-        for unit in wanted:
-            self.post(unit, events.StartRequested())
-        ready()
-        await self.done.wait()
-        loop.remove_reader(self.machine.fileno())
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def stop_all(self, limit: float = 30.0) -> None:
-        """Stop every vnode and forget what was said of them; TimedOutError, RefusedError."""
-        for unit in self.units.values():
-            self.post(unit, events.StopRequested())
+        await _stage_all(config, stage, machine)
+        server = ControlServer(paths.control_socket(), table(service))
+        await server.start()
+        log.write("info", "daemon", pid=os.getpid(), epoch=epoch, vnodes=len(config.vnode))
         try:
-            async with asyncio.timeout(limit):
-                for unit in self.units.values():
-                    await unit.queue.join()
-        except TimeoutError:
-            raise TimedOutError(f"{unit.label} did not stop in {limit:g} s") from None
-        stuck = [unit.label for unit in self.units.values() if unit.binding is not None]
-        if stuck:
-            raise RefusedError(f"{stuck[0]} could not be stopped; see the log")
-        for unit in self.units.values():
-            self.root.retract(unit.id)
+            await service.run(lambda: _ready(config, ready_fd))
+        finally:
+            await server.stop()
+            await dumps.stop()
+            await dump_ledger.stop()
+            await ledger.stop()
+    finally:
+        machine.close()
+
+
+def _claim(machine: Machine) -> None:
+    try:
+        machine.claim()
+    except OwnerError as error:
+        raise AlreadyRunningError(
+            f"another daemon owns the machine ({error.what}); stop it first: vnode-debug down"
+        ) from None
+
+
+async def _stage_all(config: Config, stage: Stage, machine: Machine) -> None:
+    """Read every image now: a restart must not wait for the disk, nor find a file gone.
+
+    ImageError names the first that is wrong, before anything is started.  A
+    vnode that runs already is watched all the same: its restart will fail.
+    """
+    for vnode in config.vnode:
+        try:
+            await asyncio.to_thread(stage.get, spec_of(vnode))
+        except ImageError as error:
+            if machine.query(vnode.id) is None:
+                raise
+            log.write("error", "image", vnode=vnode.id, what=error)
+
+
+def _ready(config: Config, ready_fd: int | None) -> None:
+    missing = realtime.enter(realtime=config.watch.realtime)
+    if missing:
+        log.write("warning", "no-realtime", missing=", ".join(missing))
+    if ready_fd is not None:
+        os.write(ready_fd, b"ready\n")
+        os.close(ready_fd)
+    notify("READY=1")
+
+
+def notify(message: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens without NOTIFY_SOCKET."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.sendto(message.encode(), address.replace("@", "\0", 1))
+        except OSError as error:
+            log.write("warning", "notify", what=error)

@@ -25,7 +25,7 @@ from watchdog.supervisor import refusal
 from watchdog.unit import Unit
 
 if TYPE_CHECKING:
-    from watchdog.daemon import Daemon
+    from watchdog.service import Service
 
 COMMAND_WAIT_S = 1.0
 WAIT_MAX_S = 3600.0
@@ -37,63 +37,63 @@ class UsageError(WatchdogError):
     exit_code = 2
 
 
-def table(daemon: Daemon) -> dict[str, Verb]:
+def table(service: Service) -> dict[str, Verb]:
     """VERBS bound to a daemon."""
-    return {name: partial(verb, daemon) for name, verb in VERBS.items()}
+    return {name: partial(verb, service) for name, verb in VERBS.items()}
 
 
-async def ping(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def ping(service: Service, request: Reply, send: Send) -> Reply:
     """Whether the daemon lives, and how it feels."""
-    pace = daemon.pace
+    pace = service.pace
     return {
         "ok": True,
         "pid": os.getpid(),
         "ticks": pace.ticks,
         "late_ticks": pace.late,
-        "tick_us": daemon.tick_ns / 1000,
-        "tick_max_us": daemon.tick_max_ns / 1000,
-        "portals": daemon.portals,
+        "tick_us": service.tick_ns / 1000,
+        "tick_max_us": service.tick_max_ns / 1000,
+        "portals": service.portals,
     }
 
 
-async def status(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def status(service: Service, request: Reply, send: Send) -> Reply:
     """Every vnode's state; observers read shared memory instead."""
-    return {"ok": True, "vnodes": [_describe(unit) for unit in daemon.units.values()]}
+    return {"ok": True, "vnodes": [_describe(unit) for unit in service.units.values()]}
 
 
-async def start(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def start(service: Service, request: Reply, send: Send) -> Reply:
     """Start a vnode that is down."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     wish = events.StartRequested(force=_flag(request, "force"))
     _refuse(unit, wish)
-    daemon.executor.placement.check_cpus(unit, list(daemon.units.values()))
-    daemon.post(unit, wish)
+    service.executor.placement.check_cpus(unit, list(service.units.values()))
+    service.post(unit, wish)
     return _describe(unit) | {"ok": True}
 
 
-async def stop(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def stop(service: Service, request: Reply, send: Send) -> Reply:
     """Fence a vnode and give its CPUs and memory back."""
-    unit = _unit(daemon, request)
-    daemon.post(unit, events.StopRequested())
+    unit = _unit(service, request)
+    service.post(unit, events.StopRequested())
     return _describe(unit) | {"ok": True}
 
 
-async def restart(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def restart(service: Service, request: Reply, send: Send) -> Reply:
     """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     if _flag(request, "dry_run"):
-        return {"ok": True, "steps": _plan(daemon, unit)}
+        return {"ok": True, "steps": _plan(service, unit)}
     wish = events.RestartRequested(force=_flag(request, "force"))
     _refuse(unit, wish)
-    daemon.executor.placement.check_cpus(unit, list(daemon.units.values()))
-    daemon.post(unit, wish)
+    service.executor.placement.check_cpus(unit, list(service.units.values()))
+    service.post(unit, wish)
     return _describe(unit) | {"ok": True}
 
 
-def _plan(daemon: Daemon, unit: Unit) -> list[dict[str, str]]:
+def _plan(service: Service, unit: Unit) -> list[dict[str, str]]:
     if unit.region is None:
         raise RefusedError(f"{unit.label} has no memory; start it first")
-    placement = daemon.executor.placement
+    placement = service.executor.placement
     spare = placement.spare(unit)
     if spare is not None:
         placement.pool.free_region(spare)
@@ -103,9 +103,9 @@ def _plan(daemon: Daemon, unit: Unit) -> list[dict[str, str]]:
     return [{"step": step.name, "does": step.text} for step in steps]
 
 
-async def wait(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def wait(service: Service, request: Reply, send: Send) -> Reply:
     """Wait until a vnode is in one of the states; `incarnation`: that one or a later."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     wanted = _states(request)
     least = _number(request, "incarnation", 0, 0, 1 << 32)
     limit = float(_number(request, "timeout_ms", 60_000, 0, int(WAIT_MAX_S * 1000))) / 1000
@@ -121,17 +121,17 @@ async def wait(daemon: Daemon, request: Reply, send: Send) -> Reply:
     return _describe(unit) | {"ok": True}
 
 
-async def dump(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def dump(service: Service, request: Reply, send: Send) -> Reply:
     """Dump a vnode's memory without stopping it; recorded as an incident of reason "dump"."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     if unit.region is None or unit.bridge is None:
         raise RefusedError(f"{unit.label} has no memory; start it first")
     if unit.entry is not None or unit.vnode.state not in LIVE | {State.FENCED}:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; wait for it")
-    executor = daemon.executor
+    executor = service.executor
     if unit.vnode.state in LIVE:
         answered = await registers.ask_by_nmi(
-            daemon.machine, unit.bridge, unit.id, len(unit.config.cpus)
+            service.machine, unit.bridge, unit.id, len(unit.config.cpus)
         )
         unit.gathered = "nmi" if answered else ""
     fault = Fault("dump", unit.vnode.incarnation, crash=False)
@@ -151,9 +151,9 @@ async def dump(daemon: Daemon, request: Reply, send: Send) -> Reply:
     }
 
 
-async def inject(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def inject(service: Service, request: Reply, send: Send) -> Reply:
     """Have the vnode's agent cause a fault, when the config allows it."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     if not unit.config.inject:
         raise RefusedError(f"{unit.label}: its config has no inject = true; add it and restart it")
     kinds = {kind.name.lower(): kind for kind in abi.Inject}
@@ -161,12 +161,12 @@ async def inject(daemon: Daemon, request: Reply, send: Send) -> Reply:
     if kind is None:
         raise UsageError(f"no fault {request.get('kind')!r}; known: {', '.join(kinds)}")
     cpu = _number(request, "cpu", 0, 0, len(unit.config.cpus) - 1)
-    return await _command(daemon, unit, abi.Cmd.INJECT, kind | cpu << 8)
+    return await _command(service, unit, abi.Cmd.INJECT, kind | cpu << 8)
 
 
-async def command(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def command(service: Service, request: Reply, send: Send) -> Reply:
     """An orderly wish to the vnode's kernel: ping, halt, reboot, or sysrq with a key."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     known = {cmd.name.lower(): cmd for cmd in abi.Cmd if cmd not in (abi.Cmd.NONE, abi.Cmd.INJECT)}
     cmd = known.get(str(request.get("command")))
     if cmd is None:
@@ -174,16 +174,16 @@ async def command(daemon: Daemon, request: Reply, send: Send) -> Reply:
     key = str(request.get("key") or "")
     if cmd is abi.Cmd.SYSRQ and not (len(key) == 1 and key.isascii() and key.isalnum()):
         raise UsageError("sysrq wants a key, one letter or digit")
-    return await _command(daemon, unit, cmd, ord(key) if cmd is abi.Cmd.SYSRQ else 0)
+    return await _command(service, unit, cmd, ord(key) if cmd is abi.Cmd.SYSRQ else 0)
 
 
-async def _command(daemon: Daemon, unit: Unit, cmd: abi.Cmd, arg: int) -> Reply:
+async def _command(service: Service, unit: Unit, cmd: abi.Cmd, arg: int) -> Reply:
     """Write a command, ring, and wait shortly for the agent; a fault may keep it from answering."""
     bridge = unit.bridge
     if bridge is None or unit.vnode.state not in LIVE:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; it takes no command")
     number = bridge.command(cmd, arg)
-    _ring(daemon, unit)
+    _ring(service, unit)
     for _ in range(int(COMMAND_WAIT_S / 0.005)):
         try:
             result = bridge.command_result(number)
@@ -197,7 +197,7 @@ async def _command(daemon: Daemon, unit: Unit, cmd: abi.Cmd, arg: int) -> Reply:
     return {"ok": True, "taken": False}
 
 
-def _ring(daemon: Daemon, unit: Unit) -> None:
+def _ring(service: Service, unit: Unit) -> None:
     """Ring the portal to a vnode; RefusedError when its agent is not there."""
     bridge = unit.bridge
     side = bridge.vnode_side() if bridge is not None else None
@@ -205,12 +205,12 @@ def _ring(daemon: Daemon, unit: Unit) -> None:
         raise RefusedError(f"{unit.label}: its agent is not up, so nobody would hear")
     cpus = unit.apicids
     index = cpus.index(side.apicid) if side.apicid in cpus else 0
-    daemon.machine.ipi(unit.id, index, side.vector)
+    service.machine.ipi(unit.id, index, side.vector)
 
 
-async def console_input(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def console_input(service: Service, request: Reply, send: Send) -> Reply:
     """Bytes (base64) for the vnode's console; how many were taken."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     try:
         data = base64.b64decode(str(request.get("data", "")), validate=True)
     except (binascii.Error, ValueError):
@@ -218,22 +218,22 @@ async def console_input(daemon: Daemon, request: Reply, send: Send) -> Reply:
     if unit.bridge is None or unit.vnode.state not in LIVE:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; nobody reads its console")
     taken = unit.bridge.console_write(data)
-    _ring(daemon, unit)
+    _ring(service, unit)
     return {"ok": True, "taken": taken}
 
 
-async def save_registers(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def save_registers(service: Service, request: Reply, send: Send) -> Reply:
     """Have every CPU save its registers in the debug mailbox, by NMI, and go on."""
-    unit = _unit(daemon, request)
+    unit = _unit(service, request)
     if unit.bridge is None or unit.vnode.state not in LIVE:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; its CPUs do not run")
     answered = await registers.ask_by_nmi(
-        daemon.machine, unit.bridge, unit.id, len(unit.config.cpus)
+        service.machine, unit.bridge, unit.id, len(unit.config.cpus)
     )
     return {"ok": True, "cpus": answered}
 
 
-async def follow(daemon: Daemon, request: Reply, send: Send) -> None:
+async def follow(service: Service, request: Reply, send: Send) -> None:
     """Send each change of state until the client goes; one that lags behind is dropped."""
     queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(256)
     lagging = asyncio.Event()
@@ -244,23 +244,23 @@ async def follow(daemon: Daemon, request: Reply, send: Send) -> None:
         except asyncio.QueueFull:
             lagging.set()
 
-    daemon.listeners.add(listen)
+    service.listeners.add(listen)
     try:
         await send({"ok": True, "following": True})
         while not lagging.is_set():
             await send({"ok": True, **await queue.get()})
     finally:
-        daemon.listeners.discard(listen)
+        service.listeners.discard(listen)
 
 
-async def shutdown(daemon: Daemon, request: Reply, send: Send) -> Reply:
+async def shutdown(service: Service, request: Reply, send: Send) -> Reply:
     """End the daemon; "vnodes": "stop" stops them first, "leave" lets them run on."""
     what = request.get("vnodes", "leave")
     if what not in ("stop", "leave"):
         raise UsageError('"vnodes" is "stop" or "leave"')
     if what == "stop":
-        await daemon.stop_all()
-    asyncio.get_running_loop().call_later(0.05, daemon.done.set)  # let the reply go out
+        await service.stop_all()
+    asyncio.get_running_loop().call_later(0.05, service.done.set)  # let the reply go out
     return {"ok": True}
 
 
@@ -295,8 +295,8 @@ def _describe(unit: Unit) -> Reply:
     }
 
 
-def _unit(daemon: Daemon, request: Reply) -> Unit:
-    return daemon.unit(request.get("vnode"))
+def _unit(service: Service, request: Reply) -> Unit:
+    return service.unit(request.get("vnode"))
 
 
 def _refuse(unit: Unit, wish: events.StartRequested | events.RestartRequested) -> None:

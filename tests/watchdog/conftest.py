@@ -15,7 +15,7 @@ import pytest
 
 from adeos.fake import FakeMachine
 from crashdump.store import IncidentStore
-from watchdog import main as daemon_main
+from watchdog import daemon
 from watchdog.client import Client
 
 BEAT_S = 0.005
@@ -102,7 +102,7 @@ class Rig:
 
     def start(self) -> Rig:
         def run() -> None:
-            self.code = daemon_main.main(
+            self.code = daemon.main(
                 self.config, open_machine=lambda _: self.machine, dumps_in_process=True
             )
 
