@@ -22,33 +22,41 @@ def launch(
     box = home.directory()
     for log in (spec.console_log, spec.vnodes_log):
         log.write_bytes(b"")
-    server = _serve_checkout(spec.tree_socket, box / "virtiofsd.log")
-    progress(f"box: booting {kernel} on {spec.cpus} CPUs, {spec.memory >> 20} MiB ({spec.accel})")
-    leash = ["setpriv", "--pdeathsig", "KILL"] if leashed else []
-    with (box / "qemu.log").open("wb") as log_file:
-        child = subprocess.Popen(
-            [*leash, *qemu.argv(spec)],
-            stdin=subprocess.DEVNULL,
-            stdout=log_file,
-            stderr=log_file,
-            start_new_session=True,
+    started = [_serve_checkout(spec.tree_socket, box / "virtiofsd.log")]
+    try:
+        progress(
+            f"box: booting {kernel} on {spec.cpus} CPUs, {spec.memory >> 20} MiB ({spec.accel})"
         )
-    identity = process.identify(child.pid)
-    if identity is None:
-        process.stop(server)
-        raise BootFailed(f"QEMU ended at once: {_last_words(box / 'qemu.log')}")
-    record = home.Record(
-        pid=child.pid,
-        start=identity.start,
-        port=spec.port,
-        memory=spec.memory,
-        cpus=spec.cpus,
-        accel=spec.accel.partition(",")[0],
-        kernel=kernel,
-        started=time.time(),
-    )
-    home.write_record(record)
+        leash = ["setpriv", "--pdeathsig", "KILL"] if leashed else []
+        child = _spawn([*leash, *qemu.argv(spec)], box / "qemu.log")
+        if child is None:
+            raise BootFailed(f"QEMU ended at once: {_last_words(box / 'qemu.log')}")
+        started.append(child)
+        record = home.Record(
+            pid=child.pid,
+            start=child.start,
+            port=spec.port,
+            memory=spec.memory,
+            cpus=spec.cpus,
+            accel=spec.accel.partition(",")[0],
+            kernel=kernel,
+            started=time.time(),
+        )
+        home.write_record(record)
+    except BaseException:
+        for one in started:
+            process.stop(one)
+        raise
     return record
+
+
+def _spawn(argv: list[str], log: Path) -> process.Identity | None:
+    """Starts a process of its own session, deaf to our terminal; None when it ended at once."""
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    return process.identify(child.pid)
 
 
 def _serve_checkout(path: Path, log: Path) -> process.Identity:
@@ -61,11 +69,7 @@ def _serve_checkout(path: Path, log: Path) -> process.Identity:
     path.unlink(missing_ok=True)
     argv = [*user, program, f"--socket-path={path}", "--thread-pool-size=1"]
     argv += ["-o", f"source={cache.REPOSITORY}", "-o", "cache=auto", "-o", "sandbox=chroot"]
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-        )
-    identity = process.identify(child.pid)
+    identity = _spawn(argv, log)
     end = time.monotonic() + 10.0
     while identity is not None and process.alive(identity) and time.monotonic() < end:
         if path.exists():

@@ -70,6 +70,8 @@ def entry(name: str, build: Callable[[Path], Path]) -> Path:
                 if old != scratch:
                     shutil.rmtree(old, ignore_errors=True)
             build(scratch).rename(final)
+        except OSError as error:
+            raise BuildFailed(f"{name} in {root}: {error}; is there space left?") from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return final

@@ -8,6 +8,7 @@ which depend on the kernel only (cached), and a few files of this one box (keys,
 from __future__ import annotations
 
 import gzip
+import shlex
 from pathlib import Path
 
 from box import cache, cpio, kernels, layout
@@ -78,7 +79,7 @@ def box_archive(plan: layout.Layout, config: str, host_key: bytes, client_key: b
         ("etc/ssh/box_authorized_keys", client_key, 0o644),
         ("etc/hosts", b"127.0.0.1 localhost root\n", 0o644),
         ("etc/hostname", b"root\n", 0o644),
-        ("etc/box.conf", f"BOX_CHECKOUT='{cache.REPOSITORY}'\n".encode(), 0o644),
+        ("etc/box.conf", f"BOX_CHECKOUT={shlex.quote(str(cache.REPOSITORY))}\n".encode(), 0o644),
         ("etc/vnode-debug/kmb.arguments", f"{plan.module_arguments}\n".encode(), 0o644),
         ("etc/vnode-debug/vnodes.toml", config.encode(), 0o644),
     ):

@@ -92,8 +92,9 @@ def up(options: Options, progress: cache.Progress) -> Status:
     with home.locked():
         _refuse_second(progress)
         host.check(options.memory)
+        port = host.free_port(options.port)
         built = build(options, progress)
-        spec = _prepare(options, plan, built, progress)
+        spec = _prepare(options, plan, built, port, progress)
         record = boot.launch(spec, built.kernel.version, progress, leashed=options.die_with_parent)
         try:
             boot.wait_ready(record, options.boot_timeout, progress)
@@ -149,7 +150,11 @@ def monitor(command: str) -> str:
 
 
 def _prepare(
-    options: Options, plan: layout.Layout, built: Supplies, progress: cache.Progress
+    options: Options,
+    plan: layout.Layout,
+    built: Supplies,
+    port: int,
+    progress: cache.Progress,
 ) -> qemu.Spec:
     box, program = home.directory(), cache.program("qemu-system-x86_64", "qemu-system-x86")
     ssh.make_keys(box)
@@ -177,7 +182,7 @@ def _prepare(
         append=" ".join([*ROOT_ARGUMENTS, *plan.kernel_arguments, options.append]).strip(),
         images=built.images,
         state=box / "state.img",
-        port=host.free_port(options.port),
+        port=port,
         tree_socket=home.sockets() / "tree",
         monitor_socket=home.sockets() / "qmp",
         console_log=box / "console.log",
