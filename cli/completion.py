@@ -27,11 +27,11 @@ def command(_session: Session, shell: str) -> None:
     """Print the shell's completion script."""
     from click.shell_completion import get_completion_class
 
-    from cli.main import PROGRAM, overview
+    from cli.main import COMPLETE, PROGRAM, overview
 
     kind = get_completion_class(shell)
     assert kind is not None  # click knows the three shells of the argument's choice
-    output.write(kind(overview, {}, PROGRAM, "_VNODE_DEBUG_COMPLETE").source())
+    output.write(kind(overview, {}, PROGRAM, COMPLETE).source())
 
 
 def live_vnodes(session: Session) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ Elsewhere they are made harmless first.
 
 from __future__ import annotations
 
+import base64
 import os
 import select
 import sys
@@ -17,13 +18,14 @@ import click
 
 from adeos.bridge import Bridge, ConsoleReader, RootBridge
 from cli import observe, output
-from cli.memory import region_of
+from cli.memory import binding_of
 from cli.session import Session
 from cli.verb import verb, vnode_argument
 
 if TYPE_CHECKING:
     from adeos import abi
     from adeos.machine import Machine
+    from watchdog.client import Client
 
 ESCAPE = b"\x1d"
 """Ctrl-], as in telnet and virsh."""
@@ -42,7 +44,7 @@ class Console:
         self._reader: ConsoleReader | None = self._open(status)
 
     def _open(self, status: abi.Status) -> ConsoleReader:
-        return Bridge.open(self._machine, region_of(status)).console_reader()
+        return Bridge.open(self._machine, binding_of(self._machine, status).region).console_reader()
 
     def read(self) -> tuple[bytes, str]:
         """(what came since the last call, a remark or "")."""
@@ -50,7 +52,8 @@ class Console:
         key = (status.incarnation, status.region_base) if status else (0, 0)
         if key != self._key:
             self._key = key
-            self._reader = self._open(status) if status and status.region_size else None
+            bound = status is not None and self._machine.query(self.id) is not None
+            self._reader = self._open(status) if status is not None and bound else None
             return b"", f"vnode {self.id} was restarted: incarnation {key[0]}"
         if self._reader is None:
             return b"", ""
@@ -120,6 +123,11 @@ def interactive(session: Session, console: Console) -> None:
             keys = os.read(fd, 256)
             typed, escape, _ = keys.partition(ESCAPE)
             if typed:
-                send(client, console.id, typed)
+                write(client, console.id, typed)
             if escape or not keys:
                 return
+
+
+def write(client: Client, vnode: int, keys: bytes) -> None:
+    """Hand keys to the vnode; those that do not fit into its ring are dropped, as on a UART."""
+    client.call("console-input", vnode=vnode, data=base64.b64encode(keys).decode())

@@ -135,19 +135,19 @@ class Progress:
     """One line on stderr, redrawn, on a terminal only; gone at the end."""
 
     def __init__(self, session: Session) -> None:
-        self._on = sys.stderr.isatty() and not session.quiet
+        self.shown = sys.stderr.isatty() and not session.quiet
         self._begin = time.monotonic()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._on:
+        if self.shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def show(self, text: str) -> None:
         """Replace the line; the time since the start is added."""
-        if self._on:
+        if self.shown:
             since = time.monotonic() - self._begin
             line = f"\r{output.one_line(text)}, {since:.1f} s\x1b[K"
             print(line, end="", file=sys.stderr, flush=True)

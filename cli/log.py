@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import observe, output
-from cli.memory import vnode_kernel
+from cli.errors import NotFound
+from cli.memory import NoKernel, vnode_kernel
 from cli.session import Session
 from cli.verb import INCIDENT, VNODE, Place, verb
 
@@ -129,12 +130,9 @@ def stream(session: Session, vnode: str, worst: int, first: list[LogRecord]) -> 
             status, kernel, seen = now, None, -1
             output.note(f"vnode {now.id} was restarted: incarnation {now.incarnation}")
         try:
-            if kernel is None:
-                if not now.region_size:
-                    continue
-                kernel = vnode_kernel(machine, now)
+            kernel = kernel or vnode_kernel(machine, now)
             fresh = [record for record in kernel.log() if record.seq > seen]
-        except IntrospectError:
-            continue  # being loaded or booting: its log is not there yet
+        except (IntrospectError, NotFound, NoKernel):
+            continue  # stopped, being loaded or booting: its log is not there yet
         show(last(select(fresh, worst), None), session, stream=True)
         seen = max((record.seq for record in fresh), default=seen)

@@ -19,6 +19,8 @@ from cli.session import MachineFactory, Session
 from cli.verb import VerbGroup
 
 PROGRAM = "vnode-debug"
+COMPLETE = "_VNODE_DEBUG_COMPLETE"
+"""The variable by which the shell asks for completions."""
 
 
 class Entry(NamedTuple):
@@ -161,6 +163,21 @@ def explain(error: BaseException) -> tuple[int, str]:
     )
 
 
+def invoke(arguments: list[str], session: Session) -> int:
+    """Parse and run; the exit code.  Not click's main(), which ends the process by itself."""
+    wanted = os.environ.get(COMPLETE)
+    if wanted:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(overview, {"obj": session}, PROGRAM, COMPLETE, wanted)
+    try:
+        with overview.make_context(PROGRAM, arguments, obj=session) as context:
+            result = overview.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
 def run(
     arguments: Sequence[str],
     machine: MachineFactory | None = None,
@@ -177,14 +194,12 @@ def run(
     if configure is not None:
         configure(session)
     try:
-        result = overview.main(
-            list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=session
-        )
+        code = invoke(list(arguments), session)
         sys.stdout.flush()
-        return result if isinstance(result, int) else ExitCode.DONE
+        return code
     except BrokenPipeError:
         # The interpreter flushes stdout once more at exit: give it a quiet place.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.PIPE
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("VNODE_DEBUG_TRACEBACK"):

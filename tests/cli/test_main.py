@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line as a whole: the overview, help, errors as one line, exit codes, start-up time."""
+"""The command line as a whole: the overview, help, errors as one line, start-up time."""
 
 import os
 import subprocess
@@ -129,7 +129,7 @@ def test_all_error_trees_have_documented_codes():
 
 
 def test_hostile_text_in_an_error_stays_on_one_harmless_line(call, monkeypatch):
-    def fail(*_):
+    def fail(**_):
         raise CliError("bad \x1b[2J thing\u202e")
 
     monkeypatch.setattr(import_module("cli.doctor").machine_check, "gather", fail)
@@ -139,7 +139,7 @@ def test_hostile_text_in_an_error_stays_on_one_harmless_line(call, monkeypatch):
 
 
 def test_a_config_error_has_a_line_a_mistake(call, monkeypatch):
-    def fail(*_):
+    def fail(**_):
         raise CliError("a:1: x\nb:2: y")
 
     monkeypatch.setattr(import_module("cli.doctor").machine_check, "gather", fail)

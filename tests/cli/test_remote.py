@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from cli import remote
 from cli.errors import MachineMissing
 from cli.session import Session
@@ -49,9 +50,21 @@ def test_output_and_exit_code_are_the_far_verbs(call, ssh):
     assert result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("word", [
-    "a b", "; touch owned", "$(touch owned)", "'\"", "*", "\\", "\n", "-", "--", "é\u202e",
-])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "a b",
+        "; touch owned",
+        "$(touch owned)",
+        "'\"",
+        "*",
+        "\\",
+        "\n",
+        "-",
+        "--",
+        "é\u202e",
+    ],
+)
 def test_arguments_arrive_as_they_are(call, ssh, places, monkeypatch, word):
     monkeypatch.chdir(places)
     result = call("--host", "far", "incidents", "--json", f"--reason={word}")
@@ -156,7 +169,9 @@ def test_the_far_end_ends_when_its_reader_is_gone():
 def test_ctrl_c_ends_the_caller_with_130(ssh, places):
     (places / "bin/vnode-debug").write_text("#!/bin/sh\necho ready\nexec sleep 60\n")
     process = subprocess.Popen(
-        [*LAUNCHER, "--host", "far", "incidents"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*LAUNCHER, "--host", "far", "incidents"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     )
     assert process.stdout.readline() == b"ready\n"
