@@ -51,7 +51,7 @@ class Layout(Generic[T]):
         self.format = "".join(member.format for member in self.members.values())
         self._struct = struct.Struct("<" + self.format)
         self.size = self._struct.size
-        self._words = {n: struct.Struct("<" + m.format) for n, m in self.members.items()}
+        self._words: dict[str, struct.Struct] = {}  # filled on use: import stays cheap
 
     def unpack(self, buffer: bytes | bytearray | memoryview, offset: int = 0) -> T:
         """The struct at `offset` of `buffer`."""
@@ -79,14 +79,20 @@ class Layout(Generic[T]):
     def get(self, buffer: bytes | bytearray | memoryview, base: int, name: str) -> Any:
         """One member of the struct at `base`; an aligned word is read in one piece."""
         member = self.members[name]
-        flat = self._words[name].unpack_from(buffer, base + member.offset)
+        flat = self._word(name).unpack_from(buffer, base + member.offset)
         return _decode(self.c_name, name, member, flat)
 
     def put(self, buffer: bytearray | memoryview, base: int, name: str, value: Any) -> None:
         """Writes one member of the struct at `base`; an aligned word in one piece."""
         member = self.members[name]
         flat = _encode(self.c_name, name, member, value)
-        self._words[name].pack_into(buffer, base + member.offset, *flat)
+        self._word(name).pack_into(buffer, base + member.offset, *flat)
+
+    def _word(self, name: str) -> struct.Struct:
+        word = self._words.get(name)
+        if word is None:
+            word = self._words[name] = struct.Struct("<" + self.members[name].format)
+        return word
 
 
 def _member(annotation: Any, offset: int) -> Member:
