@@ -218,7 +218,8 @@ static int kmb_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	u64 size = vma->vm_end - vma->vm_start;
 
-	if (!(vma->vm_flags & VM_SHARED))
+	/* Not VM_SHARED: do_mmap() takes that from a read-only descriptor's */
+	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 	if (vma->vm_pgoff >> (BITS_PER_LONG - PAGE_SHIFT) ||
 	    !kmb_memory_mappable((u64)vma->vm_pgoff << PAGE_SHIFT, size))
