@@ -5,6 +5,7 @@
 
 #define pr_fmt(fmt) "vnode_agent: " fmt
 
+#include <linux/compiler.h>
 #include <linux/ptrace.h>
 #include <linux/types.h>
 
@@ -41,7 +42,7 @@ void portal_ring(void);			/* any context */
 void command_poll(void);		/* from the doorbell */
 int inject(u64 arg);
 bool inject_hung(void);
-void inject_hang_here(void);
+void __noreturn inject_hang_here(void);
 
 /* crash.c */
 int crash_init(void);

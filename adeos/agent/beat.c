@@ -14,6 +14,8 @@
 #include <asm/irq_regs.h>
 #include <asm/tsc.h>
 
+#include "vn_lapic.h"
+
 #define PERIOD_MIN_US	1000
 #define PERIOD_MAX_US	10000000
 #define PERIOD_US	100000	/* when the root wishes none */
@@ -80,11 +82,24 @@ static void setup_timer(struct hrtimer *t)
 #endif
 }
 
+/* The root addresses CPUs by their place in its list, we by Linux numbers. */
+static void check_number(unsigned int cpu)
+{
+	u32 id = vn_lapic_id();
+
+	if (!cpu_has_mailbox(cpu) || cpu >= READ_ONCE(root_side->ncpus))
+		pr_warn("CPU %u is unknown to the root: not watched\n", cpu);
+	else if (READ_ONCE(root_side->apicid[cpu]) != id)
+		pr_warn("CPU %u has APIC id %#x, the root expects %#x: NMIs will miss\n",
+			cpu, id, READ_ONCE(root_side->apicid[cpu]));
+}
+
 static int cpu_up(unsigned int cpu)
 {
 	struct hrtimer *t = this_cpu_ptr(&timer);
 	struct task_struct *p;
 
+	check_number(cpu);
 	p = kthread_create_on_node(thread_beat, NULL, cpu_to_node(cpu), "vnode_beat/%u", cpu);
 	if (IS_ERR(p))
 		return PTR_ERR(p);

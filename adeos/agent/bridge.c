@@ -6,13 +6,19 @@
 #include "agent.h"
 
 #include <linux/acpi.h>
-#include <linux/crash_core.h>
 #include <linux/io.h>
 #include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/utsname.h>
 #include <asm/page.h>
 #include <asm/tsc.h>
+
+/* split off crash_core.h in 6.9 */
+#if __has_include(<linux/vmcore_info.h>)
+#include <linux/vmcore_info.h>
+#else
+#include <linux/crash_core.h>
+#endif
 
 static ulong bridge;
 module_param(bridge, ulong, 0444);

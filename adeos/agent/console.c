@@ -17,6 +17,7 @@
 #include <linux/spinlock.h>
 
 #define VTERM		0x564e	/* any number no other driver takes */
+#define LOCK_TRIES	20000
 
 struct hvc_struct;
 
@@ -34,36 +35,35 @@ static struct vn_ring *out, *in;
 static bool serving;
 static DEFINE_RAW_SPINLOCK(out_lock);
 
-/* A CPU that died holding the lock must not silence the others. */
-static bool lock_out(unsigned long *flags)
+static void append(const u8 *buf, u32 n)
 {
-	int i;
-
-	if (!oops_in_progress && !in_nmi()) {
-		raw_spin_lock_irqsave(&out_lock, *flags);
-		return true;
-	}
-	for (i = 0; i < 1000; i++) {
-		if (raw_spin_trylock_irqsave(&out_lock, *flags))
-			return true;
-		cpu_relax();
-	}
-	return false;
-}
-
-static ssize_t put_chars(u32 vterm, const u8 *buf, size_t count)
-{
-	u32 n = min_t(u32, count, VN_CONSOLE_OUT_BYTES), i, head;
+	u32 head = READ_ONCE(out->head), i;
 	u8 *bytes = (u8 *)(out + 1);
-	unsigned long flags;
-	bool locked = lock_out(&flags);
 
-	head = READ_ONCE(out->head);
 	for (i = 0; i < n; i++)
 		bytes[(head + i) % VN_CONSOLE_OUT_BYTES] = buf[i];
 	smp_store_release(&out->head, head + n);
-	if (locked)
-		raw_spin_unlock_irqrestore(&out_lock, flags);
+}
+
+/*
+ * The lock only keeps lines whole.  A CPU that died holding it, or that an NMI
+ * interrupted there, must not silence the others: give up after a while.
+ */
+static ssize_t put_chars(u32 vterm, const u8 *buf, size_t count)
+{
+	u32 n = min_t(u32, count, VN_CONSOLE_OUT_BYTES);
+	unsigned long flags;
+	int i;
+
+	for (i = 0; i < LOCK_TRIES; i++) {
+		if (raw_spin_trylock_irqsave(&out_lock, flags)) {
+			append(buf, n);
+			raw_spin_unlock_irqrestore(&out_lock, flags);
+			return n;
+		}
+		cpu_relax();
+	}
+	append(buf, n);
 	return n;
 }
 

@@ -38,6 +38,7 @@ static unsigned long nmi_wanted;	/* bit a CPU */
 /**
  * struct oops - the last oops of a CPU
  * @task: that oopsed, NULL = none
+ * @task_start: when it was created: addresses are used again
  * @tsc: when
  * @trapnr: exception number
  * @error_code: of that exception
@@ -46,6 +47,7 @@ static unsigned long nmi_wanted;	/* bit a CPU */
  */
 struct oops {
 	struct task_struct *task;
+	u64 task_start;
 	u64 tsc;
 	int trapnr;
 	long error_code;
@@ -91,11 +93,18 @@ static void save_others(unsigned int self)
 		cpu_relax();
 }
 
+/* The task may have moved to another CPU since its oops. */
 static const struct oops *oops_of_this_task(void)
 {
-	const struct oops *o = this_cpu_ptr(&last_oops);
+	unsigned int cpu;
 
-	return o->task == current ? o : NULL;
+	for_each_possible_cpu(cpu) {
+		const struct oops *o = per_cpu_ptr(&last_oops, cpu);
+
+		if (o->task == current && o->task_start == current->start_time)
+			return o;
+	}
+	return NULL;
 }
 
 static void save_self(unsigned int cpu, const struct pt_regs *regs)
@@ -186,8 +195,12 @@ static int on_panic(struct notifier_block *nb, unsigned long code, void *message
 	struct pt_regs regs;
 
 	regs_here(&regs);
-	if (!begin(&regs) && record->cpu != cpu)
-		describe(cpu);	/* two panicked at once, and the other was first */
+	if (!begin(&regs) && record->cpu != cpu) {
+		/* two panicked at once: the other began, the kernel chose us */
+		describe(cpu);
+		if (cpu_has_mailbox(cpu))
+			frame_of(VN_BR_CRASH_REGS, cpu)->flags |= VN_FRAME_CRASHED;
+	}
 	write_message(message ?: "");
 	write_log();
 	record->done_tsc = rdtsc();
@@ -201,13 +214,47 @@ static struct notifier_block panic_nb = {
 	.priority = INT_MAX,
 };
 
+/*
+ * The arguments of panic(format, ...) at its first instruction, as a va_list of
+ * the System V ABI (figure 3.34 of its x86-64 supplement, version 1.0).
+ */
+static void format_message(const struct pt_regs *regs, char *text, size_t size)
+{
+	u64 saved[6] = { regs->di, regs->si, regs->dx, regs->cx, regs->r8, regs->r9 };
+	struct {
+		u32 gp_offset;
+		u32 fp_offset;
+		void *overflow_area;
+		void *save_area;
+	} tag = {
+		.gp_offset = sizeof(u64),	/* after the format */
+		.fp_offset = sizeof(saved),
+		.overflow_area = (void *)(regs->sp + sizeof(u64)),
+		.save_area = saved,
+	};
+	va_list args;
+
+	static_assert(sizeof(args) == sizeof(tag));
+	memcpy(args, &tag, sizeof(tag));
+	vscnprintf(text, size, (const char *)regs->di, args);
+}
+
+/*
+ * What is known by now goes into the record at once: stopping a CPU that has
+ * its interrupts off takes panic() a second, and only then comes the notifier.
+ */
 static int before_panic(struct kprobe *probe, struct pt_regs *regs)
 {
+	static char text[sizeof(record->message)];
 	struct pt_regs at = *regs;
 
 	/* a breakpoint's handler sees the address behind it */
 	at.ip = (unsigned long)probe->addr;
-	begin(&at);
+	if (begin(&at)) {
+		format_message(regs, text, sizeof(text));
+		write_message(text);
+		write_log();
+	}
 	return 0;
 }
 
@@ -231,6 +278,7 @@ static int on_die(struct notifier_block *nb, unsigned long code, void *data)
 		o->trapnr = X86_TRAP_PF;
 	strscpy(o->what, args->str ?: "oops", sizeof(o->what));
 	frame_save(&o->frame, args->regs, 0);
+	o->task_start = current->start_time;
 	o->task = current;
 	return NOTIFY_DONE;
 }

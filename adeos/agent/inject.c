@@ -38,7 +38,7 @@ bool inject_hung(void)
 }
 
 /* In D state, as on a lock that nobody will release */
-void inject_hang_here(void)
+void __noreturn inject_hang_here(void)
 {
 	for (;;) {
 		set_current_state(TASK_UNINTERRUPTIBLE);

@@ -28,7 +28,8 @@ static inline bool vn_lapic_x2apic(void)
 {
 	u64 base;
 
-	return !rdmsrl_safe(MSR_IA32_APICBASE, &base) && (base & X2APIC_ENABLE);
+	rdmsrl(MSR_IA32_APICBASE, base);
+	return base & X2APIC_ENABLE;
 }
 
 static inline bool vn_lapic_reaches(u32 apicid)

@@ -39,36 +39,30 @@ static int pin(int cpu)
 	return sched_setaffinity(0, sizeof(set), &set);
 }
 
-/* Absolute time, so that the beats do not drift. */
-static void next_period(struct timespec *t)
+/* Relative time: after a stop no burst of beats makes up for it. */
+static void wait_period(void)
 {
-	t->tv_sec += period.tv_sec;
-	t->tv_nsec += period.tv_nsec;
-	if (t->tv_nsec >= 1000000000) {
-		t->tv_nsec -= 1000000000;
-		t->tv_sec++;
-	}
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, t, NULL) == EINTR)
+	struct timespec left = period;
+
+	while (nanosleep(&left, &left) && errno == EINTR)
 		;
 }
 
 static void *beat(void *arg)
 {
 	int cpu = (int)(long)arg;
-	struct timespec t;
 
 	if (pin(cpu)) {
 		fprintf(stderr, "vnode-beat: cannot run on CPU %d: %s\n", cpu, strerror(errno));
 		return NULL;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &t);
 	do {
 		if (ioctl(device, VNODE_BEAT)) {
 			fprintf(stderr, "vnode-beat: " DEVICE ": %s\n", strerror(errno));
 			return NULL;
 		}
 		if (!once)
-			next_period(&t);
+			wait_period();
 	} while (!once);
 	return arg;
 }
