@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from introspect import kallsyms, locate, modules, percpu, printk, tasks
+from introspect import kallsyms, locate, modules, percpu, printk, stack, tasks
 from introspect import object as object_
 from introspect.btf import Btf
 from introspect.errors import Corrupt, IntrospectError, MemoryFault, NotFound
 from introspect.memory import PAGE, PhysicalMemory
 from introspect.modules import Module
 from introspect.object import Object
+from introspect.orc import Orc
 from introspect.paging import PageTables
 from introspect.printk import LogRecord
+from introspect.stack import Backtrace
 from introspect.symbols import Symbols, load
 from introspect.tasks import Task
 from introspect.vmcoreinfo import Found, VmcoreInfo, find_notes, note_at
@@ -243,6 +245,42 @@ class Kernel:
             raw += self.read(va, count)
             va += count
         return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+    # Code
+
+    @cached_property
+    def orc(self) -> Orc:
+        """The unwind rules; NotFound when the kernel has none (CONFIG_UNWINDER_ORC)."""
+        return Orc(self)
+
+    @cached_property
+    def fork_returns(self) -> frozenset[int]:
+        """Where a task that has never run returns to."""
+        found = self.symbols.table.indices
+        names = ("ret_from_fork", "ret_from_fork_asm")  # the latter since 6.6 (3aec4ecb3d1f)
+        return frozenset(self.symbols.table.address_at(i) for n in names for i in found(n))
+
+    @cached_property
+    def _text(self) -> tuple[int, int]:
+        address = self.symbols.table.address
+        return address("_stext"), address("_etext")
+
+    def is_text(self, address: int) -> bool:
+        """Whether `address` lies in the code of vmlinux or of a module."""
+        start, end = self._text
+        if start <= address < end:
+            return True
+        return any(
+            low <= address < high for module in self.symbols.modules for low, high in module.ranges
+        )
+
+    def backtrace(self, task: Task) -> Backtrace:
+        """The backtrace of a task; of a running one it is a guess."""
+        return stack.unwind_task(self, task)
+
+    def unwind(self, registers: Mapping[str, int]) -> Backtrace:
+        """The backtrace of a CPU with these registers: ip, sp, bp at least."""
+        return stack.unwind(self, registers)
 
     # What is in it
 

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ORC: the unwind tables of x86-64 kernels since 4.14.
+
+An entry says how to find the caller's stack pointer, return address and
+frame pointer at an address.  Its layout is read from BTF's struct orc_entry,
+so 4.14's, 6.3's (ffb1b4a41016, `signal`) and 6.4's (fb799447ae29, `end`
+became a type) are told apart by their members; the type numbers, which BTF
+does not have, follow from whether `end` is one of them.
+
+Source: arch/x86/include/asm/orc_types.h, arch/x86/kernel/unwind_orc.c.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from introspect.btf import Type
+from introspect.errors import Corrupt, IntrospectError, NotFound
+
+if TYPE_CHECKING:
+    from introspect.kernel import Kernel
+
+MAX_ENTRIES = 1 << 23
+MASK = (1 << 64) - 1
+
+
+class Reg(IntEnum):
+    """ORC_REG_*"""
+
+    UNDEFINED = 0
+    PREV_SP = 1
+    DX = 2
+    DI = 3
+    BP = 4
+    SP = 5
+    R10 = 6
+    R13 = 7
+    BP_INDIRECT = 8
+    SP_INDIRECT = 9
+
+
+class Step(IntEnum):
+    """What lies at the caller's stack pointer."""
+
+    UNDEFINED = 0  # no way on
+    END = 1  # the outermost frame
+    CALL = 2  # a return address, just below
+    REGS = 3  # a whole struct pt_regs
+    PARTIAL = 4  # an exception frame
+
+
+class Entry(NamedTuple):
+    """One unwind rule; offsets in bytes."""
+
+    sp_offset: int
+    bp_offset: int
+    sp_reg: int
+    bp_reg: int
+    step: Step
+    signal: bool
+
+
+# A call through a NULL pointer: only the return address has been pushed (orc_null)
+NULL_CALL = Entry(8, 0, Reg.SP, Reg.UNDEFINED, Step.CALL, False)
+# No rule: what a frame pointer would say (orc_fp_entry); never trusted
+FRAME_POINTER = Entry(16, -16, Reg.BP, Reg.PREV_SP, Step.CALL, False)
+
+_OLD_STEPS = (Step.CALL, Step.REGS, Step.PARTIAL, Step.UNDEFINED)
+_NEW_STEPS = (Step.UNDEFINED, Step.END, Step.CALL, Step.REGS, Step.PARTIAL)
+
+
+class Layout:
+    """Where the fields of struct orc_entry lie."""
+
+    def __init__(self, kind: Type) -> None:
+        self.size = kind.size
+        if not 4 <= self.size <= 16:
+            raise Corrupt("struct orc_entry has an unknown size", f"{self.size} bytes")
+        self._fields = {name: _place(kind, name) for name in ("sp_reg", "bp_reg", "type")}
+        self._signal = _place(kind, "signal") if kind.has("signal") else None
+        self._end = _place(kind, "end") if kind.has("end") else None
+        self._sp = kind.offset("sp_offset")
+        self._bp = kind.offset("bp_offset")
+        # 6.4 took `end` away and made it a type; 6.3 has both `end` and `signal`
+        self._steps = _NEW_STEPS if self._end is None and self._signal else _OLD_STEPS
+
+    def decode(self, raw: bytes) -> Entry:
+        """One entry; a type that is not known ends the stack as UNDEFINED."""
+        bits = int.from_bytes(raw, "little")
+
+        def field(place: tuple[int, int]) -> int:
+            return bits >> place[0] & (1 << place[1]) - 1
+
+        number = field(self._fields["type"])
+        step = self._steps[number] if number < len(self._steps) else Step.UNDEFINED
+        sp_reg = field(self._fields["sp_reg"])
+        if sp_reg == Reg.UNDEFINED and step is not Step.END:
+            step = Step.END if self._end and field(self._end) else Step.UNDEFINED
+        signal = bool(field(self._signal)) if self._signal else step is not Step.CALL
+        return Entry(
+            int.from_bytes(raw[self._sp : self._sp + 2], "little", signed=True),
+            int.from_bytes(raw[self._bp : self._bp + 2], "little", signed=True),
+            sp_reg,
+            field(self._fields["bp_reg"]),
+            step,
+            signal,
+        )
+
+
+def _place(kind: Type, name: str) -> tuple[int, int]:
+    """(bit offset, width) of a bitfield, which compilers may also have given a whole byte."""
+    place = kind.member(name)
+    return place.bit_offset, place.bit_size or place.type.size * 8
+
+
+@dataclass
+class Table:
+    """The rules for code in `ranges`: `ips` are relative to their own place at `ips_va`."""
+
+    ranges: Sequence[tuple[int, int]]
+    ips_va: int
+    ips: array[int]
+    entries: bytes
+
+    def covers(self, ip: int) -> bool:
+        return any(start <= ip < end for start, end in self.ranges)
+
+    def index(self, ip: int) -> int:
+        """The last rule at or below `ip`, -1 when all lie above."""
+        low, high, base, ips = 0, len(self.ips), self.ips_va, self.ips
+        while low < high:
+            middle = (low + high) // 2
+            if base + 4 * middle + ips[middle] <= ip:
+                low = middle + 1
+            else:
+                high = middle
+        return low - 1
+
+
+class Orc:
+    """All unwind rules of a kernel: vmlinux's and its modules'."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.layout = Layout(kernel.btf.struct("orc_entry"))
+        self._kernel = kernel
+        self._tables: list[Table] = [self._vmlinux()]
+        self._modules: Sequence[Table] | None = None
+        self._known: dict[int, Entry | None] = {}
+
+    def _vmlinux(self) -> Table:
+        address = self._kernel.symbols.table.address
+        start, stop = address("__start_orc_unwind_ip"), address("__stop_orc_unwind_ip")
+        end = max(address("_etext"), self._optional("_einittext"))
+        return self._table(
+            [(address("_stext"), end)], start, (stop - start) // 4, address("__start_orc_unwind")
+        )
+
+    def _optional(self, name: str) -> int:
+        try:
+            return self._kernel.symbols.table.address(name)
+        except NotFound:
+            return 0
+
+    def _table(
+        self, ranges: Sequence[tuple[int, int]], ips_va: int, count: int, entries_va: int
+    ) -> Table:
+        if not 0 < count <= MAX_ENTRIES:
+            raise Corrupt(f"{count} ORC entries are claimed", ips_va)
+        ips = array("i")
+        ips.frombytes(self._kernel.read(ips_va, 4 * count))
+        entries = self._kernel.read(entries_va, self.layout.size * count)
+        return Table(ranges, ips_va, ips, entries)
+
+    def _read_modules(self) -> list[Table]:
+        kernel, tables = self._kernel, []
+        kind = kernel.btf.struct("module")
+        try:
+            for module in kernel.modules():
+                count = kernel.u32(module.address + kind.offset("arch.num_orcs"))
+                ips = kernel.u64(module.address + kind.offset("arch.orc_unwind_ip"))
+                entries = kernel.u64(module.address + kind.offset("arch.orc_unwind"))
+                if count:
+                    tables.append(self._table(module.ranges, ips, count, entries))
+        except IntrospectError:
+            pass  # the modules that were read still unwind
+        return tables
+
+    def find(self, ip: int) -> Entry | None:
+        """The rule at `ip`; None where there is none (BPF, trampolines, wild addresses)."""
+        if ip not in self._known:
+            self._known[ip] = self._find(ip)
+        return self._known[ip]
+
+    def _find(self, ip: int) -> Entry | None:
+        for table in self._tables:
+            if table.covers(ip):
+                return self._decode(table, ip)
+        if self._modules is None:
+            self._modules = self._read_modules()
+        for table in self._modules:
+            if table.covers(ip):
+                return self._decode(table, ip)
+        return None
+
+    def _decode(self, table: Table, ip: int) -> Entry | None:
+        index, size = table.index(ip), self.layout.size
+        if index < 0:
+            return None
+        return self.layout.decode(table.entries[index * size : (index + 1) * size])
