@@ -46,13 +46,13 @@ class Layer(Base, frozen=True):
     """Beats of one layer: how often, and after what silence it counts as dead."""
 
     period_ms: int = 10
-    limit_ms: int = 250
+    limit_ms: int = 500
 
 
 class VnodeWatch(Base, frozen=True):
     """[vnode.watch].  Limits suit a machine whose watcher runs in real time."""
 
-    irq: Layer = Layer(period_ms=10, limit_ms=250)
+    irq: Layer = Layer(period_ms=10, limit_ms=500)
     sched: Layer = Layer(period_ms=20, limit_ms=1000)
     user: Layer = Layer(period_ms=100, limit_ms=3000)
     boot_timeout_ms: int = 60_000

@@ -61,6 +61,8 @@ class Detector:
 
     def __init__(self, ncpus: int, limits: Sequence[int], now: int) -> None:
         self.limits = tuple(limits[: len(LAYERS)])
+        self.patience = 1
+        """Factor on all limits: more than 1 while the vnode boots."""
         self.backwards = 0
         """Counts that ran backwards so far: someone scribbles."""
         size = STRIDE * ncpus
@@ -88,6 +90,7 @@ class Detector:
         """Judge one reading of the counts (entry STRIDE * cpu + layer)."""
         late: list[int] = []
         last, seen, half = self._last, self._seen, self._half
+        patience = self.patience
         for entry in self._entries:
             count = counts[entry]
             if count > last[entry]:
@@ -96,13 +99,14 @@ class Detector:
             elif count < last[entry]:
                 last[entry] = count
                 self.backwards += 1
-            if seen[entry] and now - seen[entry] > half[entry]:
+            if seen[entry] and now - seen[entry] > half[entry] * patience:
                 late.append(entry)
         return self._worst(late, now) if late else OK
 
     def _worst(self, late: list[int], now: int) -> Verdict:
         """The lowest late layer explains those above it, on its CPU first."""
-        failed = [e for e in late if now - self._seen[e] > self.limits[e % STRIDE]]
+        limits = [limit * self.patience for limit in self.limits]
+        failed = [e for e in late if now - self._seen[e] > limits[e % STRIDE]]
         if not failed:
             entry = min(late, key=lambda e: (e % STRIDE, e))
             return self._verdict(Level.SUSPECT, entry)

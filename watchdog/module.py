@@ -77,8 +77,18 @@ def _compare(machine: MachineConfig) -> None:
             have = (_PARAMETERS / key).read_text().strip().rstrip(",")
         except OSError:
             continue
-        if have and have != wanted:
+        same = _cpus(have) == _cpus(wanted) if key == "cpus" else have == wanted
+        if have and not same:
             raise ModuleError(
                 f"kmb.ko is loaded with {key}={have}, the config wants {wanted};"
                 " vnode-debug down, rmmod kmb, then up"
             )
+
+
+def _cpus(text: str) -> set[int]:
+    """CPUs of a list as the kernel writes it: 1-3,5."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found

@@ -139,6 +139,7 @@ class Service:
     def tick(self) -> None:
         """One round over all live vnodes."""
         began = time.thread_time_ns()
+        self.on_portal()  # first, so that a fault found below has its report's time
         now = self.machine.tsc()
         absent = self.pace.tick(now)
         for unit in self.units.values():

@@ -18,6 +18,9 @@ from watchdog.unit import Unit, Watched
 MALFORMED_LIMIT = 3
 """Ticks in a row that a bridge may be unreadable: a writer is at it for less than one."""
 
+BOOTING = 4
+"""How much longer a booting kernel may be silent: it probes devices and loads modules."""
+
 _ORDERLY = {
     abi.State.HALTED: "halt",
     abi.State.REBOOT: "reboot",
@@ -48,6 +51,7 @@ def look(unit: Unit, now: int, rung: int = 0) -> Event | None:
         if watched.boot.failed(now):
             return _faulted(watched, Fault("boot", watched.incarnation), now, rung)
         return None
+    watched.detector.patience = 1 if unit.vnode.state in (State.RUNNING, State.SUSPECT) else BOOTING
     verdict = watched.detector.observe(watched.counts(), now)
     if unit.vnode.state is State.BOOTING and verdict.level < Level.FAILED:
         return _still_booting(watched, word, now)
