@@ -35,8 +35,10 @@ def _flags(name: str) -> str:
 def target_xml() -> bytes:
     """The target description of an x86-64 kernel: registers in the order of LAYOUT."""
     parts = [
-        ('<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target>'
-        "<architecture>i386:x86-64</architecture><osabi>none</osabi>")
+        (
+            '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target>'
+            "<architecture>i386:x86-64</architecture><osabi>none</osabi>"
+        )
     ]
     number = 0
     for feature, registers in groupby(LAYOUT, key=lambda register: register.feature):
@@ -59,9 +61,7 @@ def threads_xml(threads: Iterable[tuple[str, int | None, str, str]]) -> bytes:
     rows = []
     for ident, core, name, info in threads:
         where = "" if core is None else f' core="{core}"'
-        rows.append(
-            f'<thread id="{ident}"{where} name={quoteattr(name)}>{escape(info)}</thread>\n'
-        )
+        rows.append(f'<thread id="{ident}"{where} name={quoteattr(name)}>{escape(info)}</thread>\n')
     return f'<?xml version="1.0"?><threads>\n{"".join(rows)}</threads>'.encode()
 
 

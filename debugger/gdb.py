@@ -21,7 +21,6 @@ from introspect.kernel import Kernel
 
 DEBUG_ROOT = Path("/usr/lib/debug")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
-_BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
 _SHT_NOTE = 7
 _MAX_NOTE = 4096
 # struct elf64_note: name size 4, data size below 256, type 3, name, data
@@ -50,7 +49,7 @@ def find(name: str = "gdb") -> str:
 def debuginfo(kernel: Kernel) -> Path | None:
     """An installed vmlinux with debuginfo and this kernel's build id."""
     build_id, release = kernel.build_id, kernel.release  # the vnode's words: no path before a check
-    if not _BUILD_ID.fullmatch(build_id):
+    if not symfile.BUILD_ID.fullmatch(build_id):
         return None
     paths = [DEBUG_ROOT / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"]
     if _RELEASE.fullmatch(release):

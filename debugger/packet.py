@@ -114,39 +114,43 @@ class Parser:
 
     def __init__(self, limit: int = PACKET_SIZE + 64) -> None:
         self.limit = limit
-        self._buffer = b""
-        self._scanned = 0  # bytes of the packet begun known to hold no '#'
+        self._held: list[bytes] = []  # pieces of a packet begun
+        self._ended = False  # its '#' has come, the checksum has not
         self._skipping = False  # inside a packet beyond the limit
-
-    @property
-    def pending(self) -> int:
+        self.pending = 0
         """Bytes held back for the rest of a packet."""
-        return len(self._buffer)
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; return what became complete, in order."""
-        buffer = self._buffer + data if self._buffer else data
+        if self._held:
+            if not self._ended and b"#" not in data:  # a slow drip costs linear time
+                self._held.append(data)
+                return self._hold(self._held, self.pending + len(data))
+            data = b"".join([*self._held, data])
+            self._held, self.pending = [], 0
         events: list[Event] = []
         at = 0
-        while at < len(buffer):
+        while at < len(data):
             if self._skipping:
-                at = self._skip(buffer)
-            elif buffer[at] != _DOLLAR:
-                at = self._between(buffer, at, events)
+                at = self._skip(data)
+            elif data[at] != _DOLLAR:
+                at = self._between(data, at, events)
             else:
-                end = buffer.find(b"#", at + self._scanned)
-                if end < 0 or end + 3 > len(buffer):
-                    # The next search starts here: a slow drip costs linear time.
-                    self._scanned = (len(buffer) if end < 0 else end) - at
-                    break
-                self._scanned = 0
-                events.append(self._packet(buffer[at:end], buffer[end + 1 : end + 3]))
+                end = data.find(b"#", at)
+                self._ended = end >= 0
+                if end < 0 or end + 3 > len(data):
+                    return events + self._hold([data[at:]], len(data) - at)
+                events.append(self._packet(data[at:end], data[end + 1 : end + 3]))
                 at = end + 3
-        self._buffer = buffer[at:] if at else buffer
-        if len(self._buffer) > self.limit:
-            events.append(_DAMAGED)
-            self._buffer, self._scanned, self._skipping = b"", 0, True
         return events
+
+    def _hold(self, pieces: list[bytes], size: int) -> list[Event]:
+        """Keep an unfinished packet, or give it up when it is too long."""
+        if size <= self.limit:
+            self._held, self.pending = pieces, size
+            return []
+        self._held, self.pending, self._skipping = [], 0, True
+        return [_DAMAGED]
 
     def _skip(self, buffer: bytes) -> int:
         """Pass over the rest of a packet that was too long."""

@@ -59,6 +59,7 @@ def _layout() -> tuple[Register, ...]:
 LAYOUT = _layout()
 PC = next(number for number, register in enumerate(LAYOUT) if register.name == "rip")
 
+
 def of_user_regs(regs: Sequence[int]) -> dict[str, int]:
     """Values out of 27 words in the order of struct user_regs_struct."""
     return dict(zip(USER_REGS, regs, strict=True))

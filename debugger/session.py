@@ -9,6 +9,7 @@ What each packet means is in handlers.TABLE.
 import logging
 from enum import Enum
 
+from adeos.text import printable
 from debugger import packet
 from debugger.errors import TargetError, TargetGone
 from debugger.packet import Event, Kind
@@ -94,7 +95,8 @@ class Session:
 
     def say(self, text: str) -> None:
         """A line for the client's console; goes out before the next stop reply only."""
-        self._extra.append(packet.frame(b"O" + f"{text}\n".encode().hex().encode()))
+        line = f"{printable(text.encode())}\n"
+        self._extra.append(packet.frame(b"O" + line.encode().hex().encode()))
 
     def stop(self, signal: int) -> bytes:
         """The stop reply of a stop event that happens now."""
@@ -122,7 +124,9 @@ class Session:
         process, dot, text = ident.rpartition(b".")
         try:
             if dot and int(process.removeprefix(b"p"), 16) not in (
-                -1, 0, self.target.identity.number,
+                -1,
+                0,
+                self.target.identity.number,
             ):
                 raise Failure(EINVAL, "no such process")
             if not dot and text.startswith(b"p"):  # a process without a thread

@@ -2,6 +2,7 @@
 """Makes targets: of a vnode of this machine, of a memory image or a dump."""
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from adeos.abi import USER_REGS
@@ -47,7 +48,7 @@ def vnode(machine: Machine, number: int, name: str) -> KernelTarget:
         note = _note(bridge)
     except BridgeError as error:
         raise NothingThere(f"vnode {number} ({name}): {error}") from None
-    return KernelTarget(Identity(number, name), _kernel(memory, name, note), cpus)
+    return KernelTarget(Identity(number, name), _kernel(memory, name, note=note, live=True), cpus)
 
 
 def _note(bridge: Bridge) -> int | None:
@@ -59,14 +60,14 @@ def _note(bridge: Bridge) -> int | None:
     return side.vmcoreinfo_pa or None if side is not None else None
 
 
-def _kernel(memory: PhysicalMemory, name: str, note: int | None = None) -> Kernel:
+def _kernel(
+    memory: PhysicalMemory, name: str, *, note: int | None = None, live: bool = False
+) -> Kernel:
+    if note is not None:
+        with suppress(IntrospectError):  # a wrong word of the vnode: look for ourselves
+            return Kernel.find(memory, vmcoreinfo_pa=note, live=live)
     try:
-        if note is not None:
-            try:
-                return Kernel.find(memory, vmcoreinfo_pa=note, live=True)
-            except IntrospectError:
-                pass  # the vnode's word was wrong: look for ourselves
-        return Kernel.find(memory, live=note is not None)
+        return Kernel.find(memory, live=live)
     except IntrospectError as error:
         raise NothingThere(f"{name}: {error}") from None
 

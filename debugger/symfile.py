@@ -16,6 +16,7 @@ numbers and call frame information are not there.
 """
 
 import os
+import re
 import struct
 import tempfile
 from array import array
@@ -34,6 +35,7 @@ from introspect.kernel import Kernel
 PERCPU = ".data..percpu"
 """Linked at 0 and not moved by KASLR: load with `add-symbol-file -s .data..percpu 0`."""
 PERCPU_MAX = 1 << 24
+BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
 FORMAT = 1
 """Part of the cache key: raise it when the file's content changes."""
 
@@ -152,8 +154,8 @@ def _sizes(values: "array[int]", absolute: int) -> "array[int]":
 def pack(table: SymbolTable, kaslr_offset: int, build_id: bytes = b"") -> bytes:
     """The ELF file of a symbol table; addresses as linked.  SymbolFileError when it is none."""
     base = table.base - kaslr_offset
-    if not len(table) or len(table.types) != len(table) or base < 0:
-        raise SymbolFileError("the kernel's symbol table is empty")
+    if not len(table) or base < 0 or base + max(table.offsets) >> 64:
+        raise SymbolFileError("the kernel's symbol table is empty, or no kernel's")
     values = _values(table, base)
     parts = _parts(table, values)
     symtab, locals_ = _symtab(table, values, parts)
@@ -186,9 +188,16 @@ def _assemble(sections: list[_Section]) -> bytes:
         parts.append(b"\0" * padding + section.data)
         headers.append(
             _SHDR.pack(
-                names.index(section.name.encode() + b"\0"), section.kind, section.flags,
-                section.address, at + padding, section.size or len(section.data), section.link,
-                section.info, section.align, section.entry,
+                names.index(section.name.encode() + b"\0"),
+                section.kind,
+                section.flags,
+                section.address,
+                at + padding,
+                section.size or len(section.data),
+                section.link,
+                section.info,
+                section.align,
+                section.entry,
             )
         )
         at += padding + len(section.data)
@@ -202,7 +211,19 @@ def _assemble(sections: list[_Section]) -> bytes:
     padding = -at % 8
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
     header = _EHDR.pack(
-        ident, 2, 62, 1, 0, 0, at + padding, 0, _EHDR.size, 0, 0, _SHDR.size, len(headers),
+        ident,
+        2,
+        62,
+        1,
+        0,
+        0,
+        at + padding,
+        0,
+        _EHDR.size,
+        0,
+        0,
+        _SHDR.size,
+        len(headers),
         len(headers) - 1,
     )
     return b"".join([header, *parts, b"\0" * padding, *headers])
@@ -211,8 +232,8 @@ def _assemble(sections: list[_Section]) -> bytes:
 def build(kernel: Kernel) -> Path:
     """The symbol file of a kernel, from the cache or made now; mode 0600.
 
-    gdb.load_command() loads it.  SymbolFileError when the
-    kernel's symbols make none or it cannot be written.
+    gdb.commands() load it.  SymbolFileError when the kernel's symbols make none or
+    it cannot be written.
     """
     table = kernel.symbols.table
     parts = (b"%d" % FORMAT, table.names, table.types, table.offsets.tobytes(),
@@ -221,7 +242,8 @@ def build(kernel: Kernel) -> Path:
     with suppress(OSError):
         if path.stat().st_size:
             return path
-    build_id = bytes.fromhex(kernel.build_id) if kernel.build_id else b""
+    known = BUILD_ID.fullmatch(kernel.build_id)
+    build_id = bytes.fromhex(kernel.build_id) if known else b""
     _write(path, pack(table, kernel.kaslr_offset, build_id))
     return path
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A target built in code, and a client that speaks the protocol by script."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from debugger import packet
+from debugger.errors import AddressError, TargetError
+from debugger.packet import Kind, Parser
+from debugger.registers import Values
+from debugger.session import Session
+from debugger.target import Change, Identity, Liveness, Thread
+
+BASE = 0xFFFFFFFF81000000
+
+
+class PlainTarget:
+    """Two CPUs and 8 KiB of memory at BASE; the same bytes are physical memory at 0."""
+
+    def __init__(self, liveness: Liveness = Liveness.RUNNING) -> None:
+        self.identity = Identity(2, "web")
+        self.liveness = liveness
+        self.memory = bytearray(range(256)) * 32
+        self.values: dict[int, dict[str, int]] = {
+            1: {"rip": BASE + 0x10, "rax": 0x1122334455667788, "eflags": 0x246},
+            2: {"rip": BASE + 0x20, "cr3": 0x1000},
+        }
+        self.focus = 1
+        self.refreshed = 0
+        self.next_change: Change | None = None
+
+    def threads(self) -> Sequence[Thread]:
+        return [Thread(tid, "web", f"CPU {tid - 1} <running>", tid - 1) for tid in (1, 2)]
+
+    def registers(self, tid: int) -> Values:
+        if tid not in self.values:
+            raise TargetError(f"no thread {tid}")
+        return self.values[tid]
+
+    def read(self, tid: int, address: int, size: int) -> bytes:
+        if not BASE <= address < BASE + len(self.memory):
+            raise AddressError(address, size, "not mapped")
+        return bytes(self.memory[address - BASE : address - BASE + size])
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        if address + size > len(self.memory):
+            raise AddressError(address, size, "not RAM of this vnode")
+        return bytes(self.memory[address : address + size])
+
+    def regions(self) -> Sequence[tuple[int, int]]:
+        return [(0, 1 << 47), (BASE, len(self.memory))]
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def change(self) -> Change | None:
+        return self.next_change
+
+    def describe(self) -> Mapping[str, str]:
+        return {"vnode": "2 (web)"}
+
+
+class Client:
+    """Asks a session; replies are the payloads, still escaped, console output apart."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.console = ""
+
+    def raw(self, data: bytes) -> list[bytes]:
+        """The payloads of all packets sent back for these bytes."""
+        return self.payloads(self.session.feed(data))
+
+    def payloads(self, answer: bytes) -> list[bytes]:
+        payloads = []
+        for event in Parser().feed(answer):
+            if event.kind is Kind.PACKET and event.payload[:1] == b"O" and len(event.payload) > 2:
+                self.console += bytes.fromhex(event.payload[1:].decode()).decode()
+            elif event.kind is Kind.PACKET:
+                payloads.append(event.payload)
+        return payloads
+
+    def ask(self, payload: bytes) -> bytes:
+        """The one reply to a packet."""
+        (reply,) = self.raw(packet.frame(payload))
+        return reply
+
+    def words(self, command: str) -> str:
+        """The output of a monitor command."""
+        reply = self.ask(b"qRcmd," + command.encode().hex().encode())
+        return bytes.fromhex(reply.decode()).decode()
+
+
+@pytest.fixture
+def target() -> PlainTarget:
+    return PlainTarget()
+
+
+@pytest.fixture
+def client(target: PlainTarget) -> Client:
+    return Client(Session(target))
+
+
+@pytest.fixture
+def dead_client() -> Client:
+    return Client(Session(PlainTarget(Liveness.DEAD)))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VNODE_DEBUG_CACHE", str(tmp_path / "cache"))
