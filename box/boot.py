@@ -13,6 +13,9 @@ from box.errors import BootFailed, BoxTimeout, HostLacks
 
 READY = b"box: ready"
 FAILED = b"box: FAILED"
+# virtiofsd 7.2 wants to be root and to write its pid to /run/virtiofsd
+AS_ROOT_OF_ITS_OWN = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+AS_ROOT_OF_ITS_OWN += ['mount -t tmpfs tmpfs /run && mkdir /run/virtiofsd && exec "$@"']
 
 
 def launch(
@@ -65,7 +68,7 @@ def _serve_checkout(path: Path, log: Path) -> process.Identity:
     program = next((place for place in places if os.access(place, os.X_OK)), None)
     if program is None:
         raise HostLacks("virtiofsd is missing: apt-get install qemu-system-common (or virtiofsd)")
-    user = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user"]
+    user = [] if os.geteuid() == 0 else [*AS_ROOT_OF_ITS_OWN, "virtiofsd"]
     path.unlink(missing_ok=True)
     argv = [*user, program, f"--socket-path={path}", "--thread-pool-size=1"]
     argv += ["-o", f"source={cache.REPOSITORY}", "-o", "cache=auto", "-o", "sandbox=chroot"]

@@ -23,6 +23,10 @@ PACKAGES = (
 
 def check(memory: int) -> None:
     """HostLacks unless programs and `memory` bytes for the guest are there."""
+    if not (cache.REPOSITORY / "box/guest").is_dir() or not (cache.REPOSITORY / "script").is_dir():
+        raise HostLacks(
+            "the box is built from a checkout of vnode-debug: clone it, run script/demo"
+        )
     for name, package in PACKAGES:
         cache.program(name, package)
     available = available_memory(Path("/proc/meminfo").read_text())
