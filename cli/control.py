@@ -114,7 +114,8 @@ def wait_for(
             if status is None:
                 raise CliError(f"{label(before)} is gone from the daemon's table")
             newer = status.incarnation > before.incarnation
-            if status.state in order.goal and (newer or not order.fresh):
+            released = order.goal is not DOWN or machine.query(status.id) is None
+            if status.state in order.goal and (newer or not order.fresh) and released:
                 return status
             word = status.state.name.lower()
             if status.state in DEAD_END and (newer or status.state is not before.state):

@@ -18,7 +18,7 @@ from cli import observe, output
 from cli.control import Progress, label, place, report
 from cli.errors import CliError
 from cli.session import Session
-from cli.store import as_dict
+from cli.store import as_dict, whole_path
 from cli.verb import dry_run_option, verb, vnode_argument
 
 POLL_S = 0.2
@@ -56,7 +56,7 @@ def command(session: Session, vnode: str, timeout: float, dry_run: bool) -> None
     if session.json:
         output.write_json([as_dict(session, record)])
         return
-    output.write(output.clean(record.dump.path))
+    output.write(output.clean(str(whole_path(session, record))))
     if reply.get("inconsistent") and not session.quiet:
         output.note("the vnode was running: the dump's pages are of different moments")
 

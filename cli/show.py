@@ -77,15 +77,15 @@ def _facts(one: Incident, directory: Path) -> Iterator[tuple[str, str]]:
         yield "outcome", one.outcome
     if one.successor is not None:
         yield "restart", " ".join(filter(None, (one.restart, f"incarnation {one.successor}")))
-    yield "dump", _dump(one)
+    yield "dump", _dump(one, directory)
     yield "files", str(directory)
 
 
-def _dump(one: Incident) -> str:
+def _dump(one: Incident, directory: Path) -> str:
     dump = one.dump
     words = [str(dump.state)]
     if dump.path:
-        words.append(dump.path)
+        words.append(str(directory / dump.path))
     if dump.stored:
         sizes = f"{output.size(dump.stored)} of {output.size(dump.size)}"
         words.append(f"({sizes}, {output.duration(dump.seconds)})")

@@ -24,11 +24,17 @@ FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d
 def dump_path(session: Session, incident: int) -> Path:
     """The vmcore of an incident; NotFound says why there is none."""
     record = session.store().get(incident)
-    path = Path(record.dump.path)
-    if record.dump.path and path.is_file():
+    path = whole_path(session, record)
+    if path is not None and path.is_file():
         return path
     why = f" ({record.dump.reason})" if record.dump.reason else ""
     raise NotFound(f"incident {incident} has no dump to read: it is {record.dump.state}{why}")
+
+
+def whole_path(session: Session, incident: Incident) -> Path | None:
+    """Where an incident's dump is or will be; the record names it within its directory."""
+    name = incident.dump.path
+    return session.store().path(incident.id) / name if name else None
 
 
 def as_dict(session: Session, incident: Incident) -> dict[str, Any]:
@@ -38,8 +44,10 @@ def as_dict(session: Session, incident: Incident) -> dict[str, Any]:
     from crashdump import stages
 
     rows = stages.table(incident.stamps)
+    record = msgspec.to_builtins(incident)
+    record["dump"]["path"] = str(whole_path(session, incident) or "")
     return {
-        **msgspec.to_builtins(incident),
+        **record,
         "directory": str(session.store().path(incident.id)),
         "stages": [{"stage": str(r.stage), "at_ms": r.at_ms, "step_ms": r.step_ms} for r in rows],
     }

@@ -146,9 +146,9 @@ class TestElsewhere(Elsewhere):
 WAITER = """
 import signal, sys, time
 from cli.remote import end_with_the_caller
-end_with_the_caller()
-print("ready", flush=True)
 try:
+    end_with_the_caller()
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
