@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from introspect import kallsyms, locate, modules, percpu, printk, stack, tasks
+from introspect import image, kallsyms, locate, modules, percpu, printk, stack, tasks
 from introspect import object as object_
 from introspect.btf import Btf
 from introspect.errors import Corrupt, IntrospectError, MemoryFault, NotFound
+from introspect.locate import Bare
 from introspect.memory import PAGE, PhysicalMemory
 from introspect.modules import Module
 from introspect.object import Object
@@ -24,6 +25,7 @@ from introspect.vmcoreinfo import Found, VmcoreInfo, find_notes, note_at
 
 KERNEL_MAP = kallsyms.KERNEL_MAP
 IMAGE_SIZE = 1 << 30
+LINKED_TEXT = KERNEL_MAP + (16 << 20)  # CONFIG_PHYSICAL_START
 MAX_READ = 256 << 20
 MAX_BTF = 64 << 20
 
@@ -53,6 +55,7 @@ class Kernel:
     vmcoreinfo: VmcoreInfo = field(default_factory=VmcoreInfo)
     vmcoreinfo_raw: bytes = b""
     live: bool = False
+    bare: Bare | None = None
 
     @classmethod
     def find(
@@ -88,6 +91,26 @@ class Kernel:
             if kernel.root_pgt not in roots:
                 roots.add(kernel.root_pgt)
                 yield kernel
+        texts = list(locate.kernel_texts(memory)) or locate.texts_by_page_table(memory)
+        for text in texts:
+            try:
+                kernel = cls.from_text(memory, text, live=live)
+            except IntrospectError:
+                continue  # an image that never ran, or is half overwritten
+            if kernel.root_pgt not in roots:
+                roots.add(kernel.root_pgt)
+                yield kernel
+
+    @classmethod
+    def from_text(cls, memory: PhysicalMemory, text: int, *, live: bool = False) -> Kernel:
+        """The kernel whose _text lies at physical `text`, without VMCOREINFO.
+
+        NotFound when kallsyms or page tables are missing.
+        """
+        bare = locate.Bare(memory, text)
+        kaslr = bare.text_va - LINKED_TEXT
+        layout = Layout(bare.phys_base, kaslr, bare.root_pgt, bare.la57)
+        return cls(memory, layout, live=live, bare=bare)
 
     @classmethod
     def from_vmcoreinfo(cls, memory: PhysicalMemory, found: Found, *, live: bool = False) -> Kernel:
@@ -133,12 +156,23 @@ class Kernel:
     @cached_property
     def release(self) -> str:
         """As uname -r prints it."""
-        return self.vmcoreinfo["OSRELEASE"]
+        if self.vmcoreinfo:
+            return self.vmcoreinfo["OSRELEASE"]
+        banner = self.string(self.symbols.table.address("linux_banner"), 512)
+        words = banner.split(" ", 3)  # "Linux version 6.1.0-56-cloud-amd64 (debian..."
+        return words[2] if len(words) > 2 else ""
 
     @cached_property
     def build_id(self) -> str:
         """The GNU build id in hex, "" when the kernel has none (VMCOREINFO has it since 5.14)."""
-        return self.vmcoreinfo.get("BUILD-ID", "")
+        if "BUILD-ID" in self.vmcoreinfo:
+            return self.vmcoreinfo["BUILD-ID"]
+        try:
+            start = self.symbols.table.address("__start_notes")
+            size = self.symbols.table.address("__stop_notes") - start
+            return image.build_id(self.read(start, min(size, PAGE)))
+        except IntrospectError:
+            return ""
 
     @cached_property
     def page_offset(self) -> int:
@@ -155,7 +189,7 @@ class Kernel:
     @cached_property
     def symbols(self) -> Symbols:
         """vmlinux's and the modules' symbols."""
-        table = load(self._read_image, self._kallsyms())
+        table = self.bare.symbols if self.bare else load(self._read_image, self._kallsyms())
         return Symbols(table, lambda: modules.tables(self))
 
     @cached_property
@@ -174,7 +208,7 @@ class Kernel:
         if "SYMBOL(kallsyms_names)" in self.vmcoreinfo:
             return kallsyms.from_symbols(self.vmcoreinfo.symbol)
         text = self.vmcoreinfo.symbol("_stext") & -(2 << 20)
-        return locate.kallsyms_tables(self.memory, text - KERNEL_MAP + self.phys_base, text)
+        return locate.find_tables(self.memory, text - KERNEL_MAP + self.phys_base, text)
 
     # Memory
 
@@ -190,7 +224,7 @@ class Kernel:
     @cached_property
     def _image_end(self) -> int:
         """End of the linear part of the image mapping: modules follow 1 GiB after its start."""
-        leaf_end = self.vmcoreinfo.symbol("_stext") if self.vmcoreinfo else KERNEL_MAP
+        leaf_end = self.bare.text_va if self.bare else self.vmcoreinfo.symbol("_stext")
         for leaf in self.tables.leaves(leaf_end & -(2 << 20), KERNEL_MAP + IMAGE_SIZE):
             if leaf.pa - leaf.va != self.phys_base - KERNEL_MAP:
                 break
@@ -286,7 +320,8 @@ class Kernel:
 
     def log(self) -> Iterator[LogRecord]:
         """The kernel log, oldest record first."""
-        return printk.read_log(self.read, self.vmcoreinfo)
+        info = self.vmcoreinfo or printk.info_from_types(self.btf, self.symbols.table)
+        return printk.read_log(self.read, info)
 
     def tasks(self) -> Iterator[Task]:
         """Every thread; Corrupt when the list is broken on the way."""

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from introspect.btf import Btf
 from introspect.errors import Corrupt, MemoryFault, NotFound
+from introspect.kallsyms import SymbolTable
 from introspect.memory import PAGE
 from introspect.vmcoreinfo import VmcoreInfo
 
@@ -65,6 +67,27 @@ def read_log(read: Reader, info: VmcoreInfo) -> Iterator[LogRecord]:
         yield from _read_log_buf(read, info)
     else:
         raise NotFound("VMCOREINFO names neither prb nor log_buf: no kernel log to read")
+
+
+_NEEDED = {
+    "printk_ringbuffer": ("desc_ring", "text_data_ring"),
+    "prb_desc_ring": ("count_bits", "descs", "infos", "head_id", "tail_id"),
+    "prb_desc": ("state_var", "text_blk_lpos"),
+    "prb_data_ring": ("size_bits", "data"),
+    "printk_info": ("seq", "ts_nsec", "text_len", "caller_id"),
+}
+
+
+def info_from_types(btf: Btf, symbols: SymbolTable) -> VmcoreInfo:
+    """The VMCOREINFO fields that read_log needs, from BTF: for kernels without VMCOREINFO."""
+    info = VmcoreInfo()
+    info["SYMBOL(prb)"] = f"{symbols.address('prb'):x}"
+    for name, members in _NEEDED.items():
+        kind = btf.struct(name)
+        info[f"SIZE({name})"] = str(kind.size)
+        for member in members:
+            info[f"OFFSET({name}.{member})"] = str(kind.offset(member))
+    return info
 
 
 @dataclass(frozen=True)
