@@ -168,7 +168,7 @@ class Guest:
 
 
 def _registers(text: str) -> dict[str, int]:
-    renamed = {"EFL": "eflags"}
+    renamed = {"EFL": "eflags", "RFL": "eflags"}
     values = {
         renamed.get(name, name.lower()): int(value, 16)
         for name, value in _REGISTER.findall(text)

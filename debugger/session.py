@@ -11,7 +11,7 @@ from enum import Enum
 
 from adeos.text import printable
 from debugger import packet
-from debugger.errors import TargetError, TargetGone
+from debugger.errors import TargetError
 from debugger.packet import Event, Kind
 from debugger.target import Target, Thread
 
@@ -45,8 +45,8 @@ Reply = bytes | None
 class Failure(Exception):
     """A handler's error reply: errno `code`, `text` for clients that take it.
 
-    `always` sends the text even to a client that did not ask for error texts:
-    gdb 13 shows it for all packets but those that read memory.
+    `always` sends the text even to a client that did not ask for error texts: gdb 13
+    shows it for packets that write, but stumbles over it when it reads memory.
     """
 
     def __init__(self, code: int, text: str, *, always: bool = False) -> None:
@@ -168,13 +168,11 @@ class Session:
             reply = dispatch(self, payload)
         except Failure as failure:
             reply = self._error(failure)
-        except TargetGone as error:
-            reply = self._error(Failure(EFAULT, str(error), always=True))
         except TargetError as error:
             reply = self._error(Failure(EFAULT, str(error)))
         except Exception:  # a mistake here must not end the user's session
             _log.exception("packet %r failed", payload[:80])
-            reply = self._error(Failure(1, "internal error of the server", always=True))
+            reply = self._error(Failure(1, "internal error of the server"))
         return b"" if reply is None else self._send(reply)
 
     def _error(self, failure: Failure) -> bytes:

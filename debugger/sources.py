@@ -84,7 +84,7 @@ def dump(path: Path, number: int = 1) -> KernelTarget:
     kernel = _kernel(memory, str(path))
     saved = _registers(memory)
     return KernelTarget(
-        Identity(number, path.name), kernel, DumpCpus(saved, max(len(saved), _online(kernel)))
+        Identity(number, path.name), kernel, DumpCpus(saved, max(len(saved), _present(kernel)))
     )
 
 
@@ -107,10 +107,15 @@ def _registers(memory: PhysicalMemory) -> dict[int, Values]:
     return saved
 
 
-def _online(kernel: Kernel) -> int:
-    """CPUs that were online, as the kernel counted them; 1 when that cannot be read."""
+def _present(kernel: Kernel) -> int:
+    """CPUs that were there, as the kernel counted them; 1 when that cannot be read.
+
+    Not those online: a panic takes all but one offline.
+    """
     try:
-        count = kernel.u32(kernel.symbols.address("__num_online_cpus"))
+        count = min(kernel.u32(kernel.symbols.address("nr_cpu_ids")), _MAX_CPUS)
+        mask = kernel.read(kernel.symbols.address("__cpu_present_mask"), (count + 7) // 8)
     except IntrospectError:
         return 1
-    return count if 0 < count <= _MAX_CPUS else 1
+    bits = int.from_bytes(mask, "little") & (1 << count) - 1
+    return max(bits.bit_count(), 1)

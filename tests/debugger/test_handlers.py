@@ -97,6 +97,7 @@ def test_malformed_packets_are_refused(client: Client, malformed: bytes) -> None
 @given(st.binary(max_size=60), st.sampled_from([name.decode() for name in TABLE]))
 def test_no_packet_breaks_a_session(args: bytes, name: str) -> None:
     client = Client(Session(PlainTarget()))
+    client.ask(GDB_18)
     replies = client.raw(packet.frame(packet.escape(name.encode() + args)))
     assert b"E.internal error of the server" not in replies
     assert all(len(reply) <= packet.PACKET_SIZE for reply in replies)
