@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 def is_file(target: str | None) -> bool:
     """Whether the word names a file rather than a vnode."""
-    return target is not None and ("/" in target or Path(target).is_file())
+    try:
+        return target is not None and ("/" in target or Path(target).is_file())
+    except (OSError, ValueError):  # too long, or not a name any file can have
+        return False
 
 
 def place(given: Mapping[str, Any]) -> Place:
@@ -74,12 +77,12 @@ def factory(
 
         path, vnode = dump_path(session, incident), session.store().get(incident).vnode
         return lambda: sources.dump(path, vnode)
-    if target is None:
-        raise click.UsageError("name a vnode, a file or an --incident")
+    if target is None or target.startswith("-"):
+        raise click.UsageError("name a vnode, a file or an --incident, then gdb's arguments")
     if is_file(target):
         path = Path(target)
-        if not path.exists():
-            raise NotFound(f"{path}: no such file")
+        if not path.is_file():
+            raise NotFound(f"{target}: no such file")
         return lambda: sources.dump(path)
     status = observe.find(session.machine(), VNODE.convert(target, None, None))
     return lambda: sources.vnode(session.machine(), status.id, status.name)

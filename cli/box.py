@@ -16,7 +16,7 @@ import click
 from cli import output
 from cli.errors import CliError, NotFound
 from cli.session import Session
-from cli.verb import Place, VerbGroup, dry_run_option, verb
+from cli.verb import Place, SecondsParam, VerbGroup, dry_run_option, verb
 
 if TYPE_CHECKING:
     from box.machine import Status
@@ -113,7 +113,7 @@ def size(text: str) -> int:
 @click.option("--append", default="", metavar="WORDS", help="For the root's kernel command line.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(1, 3600),
+    type=SecondsParam(1, 3600),
     default=180.0,
     show_default=True,
     metavar="SECONDS",

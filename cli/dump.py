@@ -19,7 +19,7 @@ from cli.control import Progress, label, place, report
 from cli.errors import CliError
 from cli.session import Session
 from cli.store import as_dict, whole_path
-from cli.verb import dry_run_option, verb, vnode_argument
+from cli.verb import SecondsParam, dry_run_option, verb, vnode_argument
 
 POLL_S = 0.2
 
@@ -35,7 +35,7 @@ POLL_S = 0.2
 @vnode_argument
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 86400),
+    type=SecondsParam(0.1, 86400),
     default=600.0,
     show_default=True,
     metavar="SECONDS",

@@ -19,6 +19,7 @@ from cli.session import MachineFactory, Session
 from cli.verb import VerbGroup
 
 PROGRAM = "vnode-debug"
+LINE_MAX = 1000
 COMPLETE = "_VNODE_DEBUG_COMPLETE"
 """The variable by which the shell asks for completions."""
 
@@ -163,6 +164,11 @@ def explain(error: BaseException) -> tuple[int, str]:
     )
 
 
+def clip(line: str) -> str:
+    """A line that may quote a hostile argument, cut to what a person reads."""
+    return line if len(line) <= LINE_MAX else f"{line[:LINE_MAX]}..."
+
+
 def invoke(arguments: list[str], session: Session) -> int:
     """Parse and run; the exit code.  Not click's main(), which ends the process by itself."""
     wanted = os.environ.get(COMPLETE)
@@ -206,5 +212,5 @@ def run(
             raise
         code, text = explain(error)
         for line in [text] if code == ExitCode.USAGE else text.splitlines():
-            print(f"{PROGRAM}: {one_line(line)}", file=sys.stderr)
+            print(f"{PROGRAM}: {clip(one_line(line))}", file=sys.stderr)
         return code

@@ -11,7 +11,7 @@ import click
 
 from cli import observe, output
 from cli.session import Session
-from cli.verb import verb
+from cli.verb import SecondsParam, verb
 
 RATE_WINDOW_S = 0.25
 """Time between the two samples that a rate needs: two user beats at their default period."""
@@ -60,7 +60,7 @@ COLOUR = {
 @click.option("--watch", is_flag=True, help="Go on until q or Ctrl-C.")
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=SecondsParam(0.1, 3600),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

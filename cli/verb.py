@@ -182,6 +182,19 @@ class IncidentParam(click.ParamType):  # type: ignore[type-arg]
         return self.fail(f"{text!r} is no incident number", param, ctx)
 
 
+class SecondsParam(click.FloatRange):
+    """A time in seconds within bounds; NaN, which is in any range, is refused too."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__(least, most)
+
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if seconds != seconds:
+            self.fail(f"{value!r} is no time", param, ctx)
+        return seconds
+
+
 VNODE = VnodeParam()
 INCIDENT = IncidentParam()
 
@@ -192,7 +205,7 @@ wait_option = click.option(
 )
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 86400),
+    type=SecondsParam(0.1, 86400),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
