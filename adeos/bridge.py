@@ -189,7 +189,10 @@ class Bridge:
         return int(number)
 
     def command_result(self, number: int) -> int | None:
-        """0 or a positive errno of the command `number`, None while the agent has not taken it."""
+        """0 or a positive errno of the command `number`.
+
+        None while the agent has not taken it, and again once it has taken a later one.
+        """
         side = self.vnode_side()
         return side.cmd_result if side is not None and side.cmd_done == number else None
 

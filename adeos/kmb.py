@@ -43,8 +43,8 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
     },
     abi.KMB_BIND: {
         errno.EINVAL: (PlacementError, "CPUs, region or slot are misaligned or malformed", _LOG),
-        errno.EPERM: (PlacementError, "region or slot lies outside the memory for vnodes", _LOG),
-        errno.ENODEV: (PlacementError, "a CPU is not given to vnodes", _LOG),
+        errno.EPERM: (PlacementError, "region or slot are not given to vnodes", _LOG),
+        errno.ENODEV: (PlacementError, "a CPU of the machine is missing", _LOG),
         errno.EBUSY: (PlacementError, "CPU or memory is taken, or the vnode runs", _LOG),
         errno.ETIMEDOUT: (FenceError, "a CPU did not confirm its parking", _LOG),
     },
@@ -160,7 +160,23 @@ class KmbMachine:
         request = abi.KmbBind(
             vnode, len(cpus), tuple(cpus), region.base, region.size, slot.base, slot.size
         )
-        return _binding(self._call(abi.KMB_BIND, abi.BIND, request, vnode))
+        try:
+            return _binding(self._call(abi.KMB_BIND, abi.BIND, request, vnode))
+        except PlacementError:
+            self._blame_cpus(vnode, cpus)
+            raise
+
+    def _blame_cpus(self, vnode: int, cpus: Sequence[int]) -> None:
+        """PlacementError with the CPU that cannot be bound, if it is a CPU's fault."""
+        given = {cpu.cpu: cpu for cpu in self.cpus()}
+        for cpu in cpus:
+            if cpu not in given:
+                numbers = ", ".join(map(str, given)) or "none"
+                what = f"vnode {vnode}: CPU {cpu} is not given to vnodes"
+                raise PlacementError(what, f"given are: {numbers}") from None
+            owner = given[cpu].vnode
+            if owner not in (0, vnode):
+                raise PlacementError(f"vnode {vnode}: CPU {cpu} belongs to vnode {owner}") from None
 
     def unbind(self, vnode: int) -> None:
         buffer = bytearray(vnode.to_bytes(4, "little"))

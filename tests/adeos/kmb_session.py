@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs in a root vnode, for test_kmb.py: a vnode's life through KmbMachine, told as JSON.
+
+    python3 kmb_session.py KERNEL INITRD CPU[,CPU...]
+"""
+
+import json
+import select
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from adeos import abi, loader
+from adeos.bridge import Bridge
+from adeos.errors import AdeosError
+from adeos.kmb import KmbMachine
+from adeos.machine import Binding, Range
+from adeos.pool import Pool
+
+VNODE = 7
+LIMIT = 90  # seconds; an emulated boot takes 2 to 12
+
+
+def wait(machine: KmbMachine, done: Callable[[], bool]) -> int:
+    """Rings of the vnode until `done`; RuntimeError after LIMIT."""
+    rings = 0
+    end = time.monotonic() + LIMIT
+    while not done():
+        if time.monotonic() > end:
+            raise RuntimeError("the vnode did not get there in time")
+        select.select([machine], [], [], 0.2)
+        rings += sum(event.rings for event in machine.events() if event.vnode == VNODE)
+    return rings
+
+
+def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation: int) -> dict:
+    """Boots the vnode, looks at it from all sides, and has it panic on its last CPU."""
+    ncpus = len(binding.cpus)
+    placement = loader.Placement(
+        VNODE,
+        "session",
+        binding.region,
+        binding.slot,
+        loader.apicids(machine, binding.cpus),
+        incarnation,
+        binding.vector,
+        binding.dest_apicid,
+        flags=abi.VN_F_INJECT,
+    )
+    entry = loader.load(machine, image, placement)
+    machine.start(VNODE, cr3=entry.cr3, entry=entry.entry, rsi=entry.rsi)
+    bridge = Bridge.open(machine, binding.region, writable=True)
+    console = bridge.console_reader()
+
+    def state() -> int:
+        side = bridge.vnode_side()
+        return side.state if side else abi.State.NONE
+
+    rings = wait(machine, lambda: state() == abi.State.RUNNING)
+    side = bridge.vnode_side()
+    assert side is not None
+    counts = bridge.beat_counts(ncpus)
+    before = counts()
+
+    def all_beat() -> bool:
+        moved = [now > then for now, then in zip(counts(), before, strict=True)]
+        return all(ok for index, ok in enumerate(moved) if index % 4 < abi.VN_LAYERS)
+
+    wait(machine, all_beat)
+    ping = bridge.command(abi.Cmd.PING)
+    machine.ipi(VNODE, 0, side.vector)
+    wait(machine, lambda: bridge.command_result(ping) is not None)
+    pong = bridge.command_result(ping)
+    frames = []
+    for cpu in range(ncpus):
+        number = bridge.debug_request(cpu, abi.VN_DBG_SAVE)
+        machine.nmi(VNODE, cpu)
+        wait(machine, lambda cpu=cpu, number=number: bridge.debug(cpu).done == number)
+        frame = bridge.debug_frame(cpu)
+        frames.append(frame.reg("rip") if frame else 0)
+    text = b""
+
+    def said() -> bool:
+        nonlocal text
+        text += console.read().data
+        return b"typed-42" in text
+
+    bridge.console_write(b"echo typed-$((6*7))\n")
+    wait(machine, said)
+    bridge.command(abi.Cmd.INJECT, abi.Inject.PANIC | ncpus - 1 << 8)
+    machine.ipi(VNODE, 0, side.vector)
+
+    def crashed() -> bool:
+        crash = bridge.crash()
+        return crash is not None and crash.state == abi.VN_CRASH_DONE
+
+    crash_rings = wait(machine, crashed)
+    crash = bridge.crash()
+    assert crash is not None
+    saved = [bridge.crash_frame(cpu) for cpu in range(ncpus)]
+    machine.park(VNODE)
+    return {
+        "release": side.release,
+        "incarnation": side.incarnation,
+        "ncpus": side.ncpus,
+        "rings": rings,
+        "ping": pong,
+        "frames": frames,
+        "reason": crash.reason.name,
+        "cpu": crash.cpu,
+        "message": crash.message,
+        "crash_rings": crash_rings,
+        "saved": [frame.flags if frame else 0 for frame in saved],
+        "kmsg": "Kernel panic" in bridge.kmsg(),
+    }
+
+
+def refusals(machine: KmbMachine, binding: Binding) -> list[tuple[str, str]]:
+    """What the device says to requests that it must refuse: error class and text of each."""
+    region, slot = binding.region, binding.slot
+    observer = KmbMachine()
+    calls: list[Callable[[], object]] = [
+        lambda: machine.nmi(VNODE, 0),
+        lambda: machine.view(0x1000000, 4096),
+        lambda: machine.view(region.base, 1 << 40),
+        lambda: machine.bind(VNODE + 1, [0], *_elsewhere(machine, binding)),
+        lambda: machine.bind(VNODE + 1, list(binding.cpus), *_elsewhere(machine, binding)),
+        lambda: machine.bind(VNODE + 1, _free(machine), region, slot),
+        lambda: machine.start(VNODE, cr3=0x1000, entry=region.base, rsi=region.base),
+        lambda: machine.start(VNODE + 1, cr3=0, entry=0, rsi=0),
+        lambda: machine.park(VNODE, 5000),
+        lambda: machine.clear(0, 4096),
+        lambda: machine.unbind(VNODE + 1),
+        lambda: KmbMachine(writable=True).claim(),
+        observer.claim,
+        lambda: observer.park(VNODE),
+        lambda: observer.view(region.base, 4096, writable=True),
+    ]
+    said = []
+    for call in calls:
+        try:
+            call()
+            said.append(("nothing", ""))
+        except AdeosError as error:
+            said.append((type(error).__name__, str(error)))
+    observer.close()
+    return said
+
+
+def _free(machine: KmbMachine) -> list[int]:
+    """One CPU that is given to vnodes and bound to none."""
+    return [cpu.cpu for cpu in machine.cpus() if cpu.vnode == 0][:1]
+
+
+def _elsewhere(machine: KmbMachine, binding: Binding) -> tuple[Range, Range]:
+    pool = Pool(machine.info().range, Range(machine.info().low_base, machine.info().low_size))
+    pool.reserve(binding.region, binding.slot)
+    return pool.region(abi.VN_REGION_MIN), pool.slot(1)
+
+
+def main(kernel: str, initrd: str, cpus: str) -> None:
+    image = loader.Image.stage(Path(kernel), Path(initrd), "quiet")
+    image.verify()
+    machine = KmbMachine(writable=True)
+    machine.claim()
+    info = machine.info()
+    pool = Pool(info.range, Range(info.low_base, info.low_size))
+    numbers = [int(cpu) for cpu in cpus.split(",")]
+    binding = machine.bind(VNODE, numbers, pool.region(256 << 20), pool.slot(len(numbers)))
+    try:
+        lives = [life(machine, image, binding, n) for n in (1, 2)]
+        said = refusals(machine, binding)
+    finally:
+        machine.park(VNODE)
+        machine.unbind(VNODE)
+    print(json.dumps({"lives": lives, "refusals": said, "left": machine.query(VNODE)}))
+    machine.close()
+
+
+main(*sys.argv[1:])
