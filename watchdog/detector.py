@@ -52,6 +52,8 @@ class Verdict(NamedTuple):
 
 OK = Verdict(Level.OK)
 
+_NEVER = -1
+
 
 class Detector:
     """The beats of one incarnation.
@@ -67,7 +69,7 @@ class Detector:
         """Counts that ran backwards so far: someone scribbles."""
         size = STRIDE * ncpus
         self._last = [0] * size
-        self._seen = [0] * size
+        self._seen = [_NEVER] * size
         self._entries = [c * STRIDE + layer for c in range(ncpus) for layer in range(len(LAYERS))]
         self._half = [self.limits[e % STRIDE] // 2 if e % STRIDE < 3 else 0 for e in range(size)]
         self._made = now
@@ -80,11 +82,11 @@ class Detector:
 
     def armed(self, layer: int) -> bool:
         """Whether any CPU has beaten in this layer."""
-        return any(self._seen[layer::STRIDE])
+        return any(seen != _NEVER for seen in self._seen[layer::STRIDE])
 
     def forgive(self, cycles: int) -> None:
         """Take `cycles` of the watcher's own absence out of every silence."""
-        self._seen = [seen and seen + cycles for seen in self._seen]
+        self._seen = [s if s == _NEVER else s + cycles for s in self._seen]
 
     def observe(self, counts: Sequence[int], now: int) -> Verdict:
         """Judge one reading of the counts (entry STRIDE * cpu + layer)."""
@@ -99,7 +101,7 @@ class Detector:
             elif count < last[entry]:
                 last[entry] = count
                 self.backwards += 1
-            if seen[entry] and now - seen[entry] > half[entry] * patience:
+            if now - seen[entry] > half[entry] * patience and seen[entry] != _NEVER:
                 late.append(entry)
         return self._worst(late, now) if late else OK
 

@@ -167,8 +167,15 @@ class Executor:
         entry, unit.entry = unit.entry, None
         if entry is not None:
             after = {witness.vnode: witness.before for witness in self.host.witnesses(unit)}
-            successor = unit.vnode.incarnation if action.outcome == "restarted" else None
-            await self.ledger.finish(entry, action.outcome, unit.stamps, after, successor)
+            again = action.outcome == "restarted"
+            await self.ledger.finish(
+                entry,
+                action.outcome,
+                unit.stamps,
+                after,
+                unit.vnode.incarnation if again else None,
+                unit.strategy if again else "",
+            )
             log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
         return None
 
@@ -193,6 +200,8 @@ class Executor:
     async def wait(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """The back-off."""
         assert isinstance(action, actions.Wait)
+        delay = (action.until - time.monotonic_ns()) / 1e9
+        log.write("warning", "back-off", vnode=unit.id, seconds=delay)
         self.host.later(action.until, unit)
         return None
 

@@ -103,14 +103,17 @@ class Ledger:
         stamps: Mapping[str, int],
         after: Mapping[int, int],
         successor: int | None,
+        strategy: str = "",
     ) -> None:
-        """Close an incident."""
+        """Close an incident; `strategy`: how the successor was placed."""
         witnesses = tuple(
             Witness(w.vnode, w.name, w.incarnation, w.before, after.get(w.vnode, w.after))
             for w in entry.witnesses
         )
         state = IncidentState.INTERRUPTED if outcome == "interrupted" else IncidentState.COMPLETE
         fields: dict[str, Any] = {"outcome": outcome, "successor": successor}
+        if strategy:
+            fields["restart"] = strategy
         if witnesses:
             fields["witnesses"] = witnesses
         if stamps:

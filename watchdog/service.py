@@ -79,6 +79,7 @@ class Service:
             if fault.reported_tsc:
                 unit.stamps["reported"] = fault.reported_tsc
             unit.witnesses = self.witnesses(unit)
+            unit.strategy = "kmb"
         if vnode.state is State.RUNNING and before.state is State.BOOTING:
             unit.stamps["running"] = self.machine.tsc()
         if (vnode.state, vnode.reason) != (before.state, before.reason):

@@ -53,9 +53,9 @@ memory = "64M"
 inject = true
 autostart = {autostart}
 [vnode.watch]
-irq = {{ period_ms = 5, limit_ms = 100 }}
-sched = {{ period_ms = 5, limit_ms = 150 }}
-user = {{ period_ms = 5, limit_ms = 200 }}
+irq = {{ period_ms = 5, limit_ms = 300 }}
+sched = {{ period_ms = 5, limit_ms = 450 }}
+user = {{ period_ms = 5, limit_ms = 600 }}
 boot_timeout_ms = 1500
 [vnode.restart]
 intensity = 1000

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Strategies say what they will do; the staged images are what they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from adeos.abi import Range
+from adeos.errors import ImageError
+from kexec_restart import images
+from kexec_restart.images import Spec, Stage
+from kexec_restart.strategy import Target, choose
+
+OWN, SPARE = Range(0x20000000, 0x10000000), Range(0x40000000, 0x10000000)
+
+
+def names(strategy, capture: bool) -> list[str]:
+    target = Target(2, "web", [2, 3], OWN, capture)
+    return [step.name for step in strategy.steps(target)]
+
+
+def test_a_spare_region_is_taken_when_a_dump_is_wanted() -> None:
+    assert choose(OWN, SPARE, capture=True).name == "spare"
+    assert choose(OWN, None, capture=True).name == "kmb"
+    assert choose(OWN, SPARE, capture=False).name == "kmb"
+    assert choose(OWN, Range(0x40000000, 0x4000000), capture=True).name == "kmb"
+
+
+def test_steps_name_the_memory_they_touch_and_fence_first() -> None:
+    spare = choose(OWN, SPARE, capture=True)
+    assert names(spare, True) == ["fenced", "captured", "loaded", "started", "running"]
+    assert names(choose(OWN, None, capture=False), False)[1] == "loaded"
+    text = {step.name: step.text for step in spare.steps(Target(2, "web", [2, 3], OWN, True))}
+    assert "0x20000000" in text["captured"] and "0x40000000" in text["loaded"]
+    assert "2, 3" in text["fenced"] and "CPU 2" in text["started"]
+
+
+class FakeImage:
+    """Stands for adeos.loader.Image where only its digest check matters."""
+
+    kernel_sha256 = initrd_sha256 = "x"
+
+    def __init__(self) -> None:
+        self.altered = False
+
+    def verify(self) -> None:
+        if self.altered:
+            raise ImageError("altered")
+
+
+def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> None:
+    made = []
+
+    def read(spec, known):
+        made.append(FakeImage())
+        return made[-1]
+
+    monkeypatch.setattr(images, "_read", read)
+    stage, spec = Stage(), Spec("k", "", "")
+    assert stage.get(spec) is stage.verified(spec) is made[0]
+    made[0].altered = True
+    with pytest.raises(ImageError):
+        stage.verified(spec)
+    assert stage.verified(spec) is made[1]

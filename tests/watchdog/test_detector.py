@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The detector in virtual time: one cycle is a millisecond here."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.detector import OK, STRIDE, BootWatch, Detector, Level, OwnPace
+
+LIMITS = (100, 400, 1000)
+PERIOD = 10
+FOREVER = 1 << 60
+
+
+class Beats:
+    """Two CPUs that beat every PERIOD in each layer until `dead[(cpu, layer)]`."""
+
+    def __init__(self, ncpus: int = 2) -> None:
+        self.ncpus = ncpus
+        self.dead: dict[tuple[int, int], int] = {}
+
+    def at(self, now: int) -> list[int]:
+        counts = [0] * (STRIDE * self.ncpus)
+        for cpu in range(self.ncpus):
+            for layer in range(3):
+                until = min(now, self.dead.get((cpu, layer), FOREVER))
+                counts[cpu * STRIDE + layer] = until // PERIOD + 1
+        return counts
+
+
+def run(beats: Beats, until: int, step: int = PERIOD) -> tuple[int, object]:
+    """Observe until something fails; when, and the verdict."""
+    detector = Detector(beats.ncpus, LIMITS, 0)
+    verdict = OK
+    for now in range(0, until, step):
+        verdict = detector.observe(beats.at(now), now)
+        if verdict.level is Level.FAILED:
+            return now, verdict
+    return until, verdict
+
+
+def test_beating_is_well() -> None:
+    assert run(Beats(), 5000) == (5000, OK)
+
+
+def test_each_layer_has_its_reason_and_limit() -> None:
+    for layer, reason in enumerate(("irqhang", "softlockup", "hang")):
+        beats = Beats()
+        for above in range(layer, 3):
+            beats.dead[1, above] = 1000
+        when, verdict = run(beats, 5000)
+        assert (verdict.reason, verdict.cpu, verdict.layer) == (reason, 1, layer)
+        assert 1000 + LIMITS[layer] < when <= 1000 + LIMITS[layer] + 2 * PERIOD
+        assert verdict.quiet_since == 1000
+
+
+def test_suspicion_comes_at_half_the_limit_and_names_the_layer() -> None:
+    beats = Beats(1)
+    beats.dead[0, 2] = 1000
+    detector = Detector(1, LIMITS, 0)
+    levels = {now: detector.observe(beats.at(now), now) for now in range(0, 1900, PERIOD)}
+    assert levels[1490].level is Level.OK
+    assert levels[1520].level is Level.SUSPECT and levels[1520].reason == "hang"
+
+
+def test_a_lower_layer_explains_a_higher_one_whose_limit_is_shorter() -> None:
+    detector = Detector(1, (1000, 100, 100), 0)
+    beats = Beats(1)
+    beats.dead = {(0, 0): 0, (0, 1): 0, (0, 2): 0}
+    verdict = OK
+    for now in range(0, 600, PERIOD):
+        verdict = detector.observe(beats.at(now), now)
+    assert verdict.level is Level.FAILED and verdict.reason == "irqhang"
+
+
+def test_an_unarmed_layer_is_not_missed() -> None:
+    detector = Detector(1, LIMITS, 0)
+    counts = [0] * STRIDE
+    for now in range(0, 5000, PERIOD):
+        counts[0] += 1  # no kernel thread, no user process: not there yet
+        assert detector.observe(counts, now) == OK
+    assert detector.armed(0) and not detector.armed(2)
+
+
+def test_an_adopted_vnode_must_beat_again() -> None:
+    detector = Detector(1, LIMITS, 0)
+    counts = [7, 7, 0, 0]
+    detector.arm(counts, 0)
+    assert detector.observe(counts, 90).level is Level.SUSPECT
+    assert detector.observe(counts, 110).reason == "irqhang"
+
+
+def test_counts_that_run_backwards_prove_nothing() -> None:
+    detector = Detector(1, LIMITS, 0)
+    detector.observe([100, 100, 100, 0], 0)
+    verdict = OK
+    for now in range(PERIOD, 200, PERIOD):
+        verdict = detector.observe([100 - now // PERIOD, 0, 0, 0], now)
+    assert verdict.level is Level.FAILED and verdict.layer == 0
+    assert detector.backwards > 10
+
+
+def test_own_absence_is_never_blamed_on_a_vnode() -> None:
+    """The watcher stalls for 10 s; so did the host, and with it the vnode."""
+    detector, pace = Detector(1, LIMITS, 0), OwnPace(PERIOD)
+    counts = [1, 1, 1, 0]
+    for now in range(0, 100, PERIOD):
+        assert pace.tick(now) == 0
+        counts = [count + 1 for count in counts]
+        detector.observe(counts, now)
+    absent = pace.tick(10_090)
+    assert absent == 10_000 - PERIOD and pace.late == 1
+    detector.forgive(absent)
+    assert detector.observe(counts, 10_090) == OK
+    verdict = OK
+    for now in range(10_100, 10_300, PERIOD):
+        assert pace.tick(now) == 0
+        verdict = detector.observe(counts, now)
+    assert verdict.level is Level.FAILED  # but a dead one is found still
+
+
+def test_patience_stretches_every_limit() -> None:
+    detector = Detector(1, LIMITS, 0)
+    detector.patience = 4
+    detector.observe([1, 1, 1, 0], 0)
+    assert detector.observe([1, 1, 1, 0], 390).level is Level.SUSPECT
+    assert detector.observe([1, 1, 1, 0], 410).level is Level.FAILED
+
+
+@given(st.lists(st.lists(st.integers(0, (1 << 64) - 1), min_size=8, max_size=8), max_size=20))
+def test_any_counts_give_a_verdict(readings: list[list[int]]) -> None:
+    detector = Detector(2, LIMITS, 0)
+    for now, counts in enumerate(readings):
+        assert detector.observe(counts, now * 50).level in Level
+
+
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    st.integers(0, 2),
+)
+def test_a_live_vnode_is_never_failed_however_late_the_ticks(gaps: list[int], layer: int) -> None:
+    """Whatever the watcher's own gaps: beats continue throughout, so no verdict may be failed."""
+    beats, detector, pace, now = Beats(1), Detector(1, LIMITS, 0), OwnPace(PERIOD), 0
+    for gap in gaps:
+        now += gap
+        absent = pace.tick(now)
+        if absent:
+            detector.forgive(absent)
+        assert detector.observe(beats.at(now), now).level is not Level.FAILED
+
+
+def test_boot_watch() -> None:
+    boot = BootWatch(0, 1000)
+    assert not boot.failed(1000) and boot.failed(1001)
+    boot.vital(5, 900)
+    boot.vital(6, 990)
+    assert not boot.failed(1100)  # the kernel lives, user space is slow
+    assert boot.failed(1400)  # and then it stopped
+    boot.vital(7, 1990)
+    assert boot.failed(2001)  # no longer than twice
