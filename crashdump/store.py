@@ -9,8 +9,8 @@
 ``incidents/NNNN/incident.json`` is the truth: it is replaced atomically, before
 the row in ``incidents.db`` changes.  A database that is lost or damaged is moved
 aside and rebuilt from those files; an incident written there by a process killed
-before its row is taken in at the next start.  Processes may share a store; each
-opens its own.
+before its row is taken in at the next start.  Processes may share a store, each
+opens its own; the threads of a process may share one, they take turns.
 
 A killed process loses nothing.  After a power failure an incident is at least as
 new as its creation and, once finished, complete (those two are synced); what
@@ -24,6 +24,7 @@ import os
 import re
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,7 @@ class IncidentStore:
         self.database = directory / "incidents.db"
         self._read_only = read_only
         self._warn = warn
+        self._mutex = threading.RLock()
         with self._problems():
             self._db = self._open_observer() if read_only else self._open_owner()
 
@@ -165,7 +167,7 @@ class IncidentStore:
 
     def _open_observer(self) -> sqlite3.Connection:
         if not self.database.exists():
-            connection = sqlite3.connect(":memory:")
+            connection = sqlite3.connect(":memory:", check_same_thread=False)
             connection.execute(_TABLE)
             return connection
         return self._connect("?mode=ro")
@@ -193,6 +195,7 @@ class IncidentStore:
             uri=True,
             timeout=BUSY_SECONDS,
             isolation_level=None,
+            check_same_thread=False,
         )
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
@@ -301,9 +304,10 @@ class IncidentStore:
 
     @contextlib.contextmanager
     def _problems(self) -> Iterator[None]:
-        """Turns errors of SQLite and the file system into this package's."""
+        """One thread at a time; errors of SQLite and the file system become this package's."""
         try:
-            yield
+            with self._mutex:
+                yield
         except sqlite3.Error as problem:
             if "full" in str(problem):
                 raise disk_full(self.directory, "an incident") from problem

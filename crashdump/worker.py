@@ -8,18 +8,21 @@ was written or there was nothing to do, else the error's.
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
+from adeos.machine import Machine
 from crashdump.capture import write_dump
 from crashdump.errors import CrashdumpError
 from crashdump.incident import DumpState
 from crashdump.store import IncidentStore
 
 
-def _view(base: int, size: int) -> memoryview:
+@cache
+def _machine() -> Machine:
     from adeos.kmb import KmbMachine
 
-    return KmbMachine().view(base, size)
+    return KmbMachine()
 
 
 def _step_back() -> None:
@@ -38,7 +41,7 @@ def main(arguments: list[str]) -> int:
     _step_back()
     try:
         with IncidentStore(Path(arguments[0])) as store:
-            dump = write_dump(store, int(arguments[1]), _view).dump
+            dump = write_dump(store, int(arguments[1]), lambda *at: _machine().view(*at)).dump
     except CrashdumpError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code

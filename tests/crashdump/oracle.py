@@ -8,13 +8,20 @@ innermost first, from panic() outwards: crash leaves out what panic() called,
 and a user-space frame is nobody's business here.  Inlined functions, which crash
 does not know, are dropped: they share their caller's address.
 
+    python -m tests.crashdump.oracle /var/lib/vnode-debug/incidents/0007/vmcore
+
+compares them for the dump of an incident.
+
 Downloads: 283 MB of debuginfo (kept unpacked, 800 MB) and crash with its libraries from
 trixie, run by trixie's own loader: bookworm's crash 8.0.2 misreads bookworm's own kernel.
 """
 
+import json
 import os
 import re
 import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 CACHE = Path(os.environ.get("VNODE_DEBUG_CACHE", Path.home() / ".cache/vnode-debug")) / "oracle"
@@ -94,16 +101,20 @@ def from_panic(frames: list[Frame]) -> list[Frame]:
     return [(_SUFFIX.sub("", name), at) for name, at in kernel]
 
 
-def crash(symbols: Path, vmcore: Path, *commands: str) -> str:
-    """What crash says to `commands`."""
+@cache
+def crash(symbols: Path, vmcore: Path) -> dict[str, str]:
+    """What crash says to `bt` and `log`; opening a dump takes it seconds."""
+    outputs = {name: vmcore.with_name(f"crash.{name}") for name in ("bt", "log")}
     script = vmcore.with_name("crash.commands")
+    commands = [f"{name} > {path}" for name, path in outputs.items()]
     script.write_text("\n".join([*commands, "quit", ""]))
     command = [*crash_command(), "-s", "-i", script, symbols, vmcore]
-    return run(command, env={**os.environ, "TERM": "dumb"}, stdin=subprocess.DEVNULL)
+    run(command, env={**os.environ, "TERM": "dumb"}, stdin=subprocess.DEVNULL)
+    return {name: path.read_text(errors="replace") for name, path in outputs.items()}
 
 
 def frames_of_crash(symbols: Path, vmcore: Path) -> list[Frame]:
-    text = crash(symbols, vmcore, "bt")
+    text = crash(symbols, vmcore)["bt"]
     found = re.findall(r"^ *#\d+ \[[0-9a-f]+\] (\S+) at ([0-9a-f]+)", text, re.MULTILINE)
     return from_panic([(name, int(at, 16)) for name, at in found])
 
@@ -151,3 +162,28 @@ def frames_of_gdb(symbols: Path, vmcore: Path, offset: int, cpu: int) -> list[Fr
     )
     found = re.findall(r"^FRAME (\S+) (0x[0-9a-f]+)$", text, re.MULTILINE)
     return from_panic([(name, int(at, 16)) for name, at in found])
+
+
+def main(vmcore: Path) -> int:
+    """Compares the judges on the dump of an incident; 0 when they agree."""
+    with vmcore.open("rb") as file:
+        info = file.read(1 << 20)
+    found = re.search(rb"OSRELEASE=(\S+)", info)
+    offset = re.search(rb"KERNELOFFSET=([0-9a-f]+)", info)
+    assert found and offset, f"{vmcore}: no VMCOREINFO"
+    evidence = json.loads(vmcore.with_name("crash.json").read_text())
+    symbols = vmlinux(found[1].decode())
+    judged = {
+        "crash": frames_of_crash(symbols, vmcore),
+        "drgn": frames_of_drgn(symbols, vmcore),
+        "gdb": frames_of_gdb(symbols, vmcore, int(offset[1], 16), evidence["crashed_cpu"] or 0),
+    }
+    for judge, frames in judged.items():
+        print(judge, *(f"  {at:016x} {name}" for name, at in frames), sep="\n")
+    agreed = len({tuple(frames) for frames in judged.values()}) == 1
+    print("equal" if agreed else "DIFFERENT")
+    return 0 if agreed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))

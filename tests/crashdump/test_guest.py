@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The vmcore of a stock kernel that really panicked, in the hands of its readers."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from crashdump import vmcore
-from crashdump.facts import KernelFacts, find
+from crashdump.facts import KernelFacts, Segment, find
 from crashdump.notes import CpuState
 from tests.crashdump import guest, oracle
 from tests.crashdump.guest import Guest
@@ -80,6 +81,19 @@ def test_the_kernel_is_known(dumped: Dumped) -> None:
     assert any(run.va <= stack < run.va + run.size for run in facts.others)
 
 
+def test_a_kernel_without_vmcoreinfo_is_known(dumped: Dumped) -> None:
+    memory = bytearray(dumped.guest.ram.read_bytes())
+    for page in range(0, len(memory), 4096):
+        head = memory[page : page + 34]
+        if head.startswith(b"OSRELEASE=") or head[24:].startswith(b"OSRELEASE="):
+            memory[page : page + 4096] = bytes(4096)
+    facts = find([Segment(0, memoryview(memory))])
+    assert facts.vmcoreinfo == b""
+    assert facts.remark == "no VMCOREINFO"
+    assert (facts.release, facts.page_offset) == (dumped.facts.release, dumped.facts.page_offset)
+    assert facts.image == dumped.facts.image
+
+
 def test_pyelftools_reads_it(dumped: Dumped) -> None:
     with dumped.summary.path.open("rb") as file:
         core = ELFFile(file)
@@ -134,6 +148,7 @@ def test_drgn_opens_it_without_debuginfo(dumped: Dumped) -> None:
 
 
 @pytest.mark.oracle
+@pytest.mark.timeout(1800)  # downloads
 def test_crash_drgn_and_gdb_see_the_same_frames(dumped: Dumped) -> None:
     symbols = oracle.vmlinux(dumped.facts.release)
     out = dumped.summary.path
@@ -142,11 +157,15 @@ def test_crash_drgn_and_gdb_see_the_same_frames(dumped: Dumped) -> None:
     assert len(by_crash) > 6
     assert oracle.frames_of_drgn(symbols, out) == by_crash
     assert oracle.frames_of_gdb(symbols, out, dumped.kernel_offset, dumped.crashed_cpu) == by_crash
+    evidence = {"crashed_cpu": dumped.crashed_cpu}
+    out.with_name("crash.json").write_text(json.dumps(evidence))
+    assert oracle.main(out) == 0
 
 
 @pytest.mark.oracle
+@pytest.mark.timeout(1800)  # downloads
 def test_crash_reads_the_log_the_kernel_printed(dumped: Dumped) -> None:
-    log = oracle.crash(oracle.vmlinux(dumped.facts.release), dumped.summary.path, "log")
+    log = oracle.crash(oracle.vmlinux(dumped.facts.release), dumped.summary.path)["log"]
     stamp = re.compile(r"^\[ *\d+\.\d+\] *|^ +")  # crash indents further lines of a record
     lines = dumped.guest.console.splitlines()
     printed = [stamp.sub("", line).rstrip() for line in lines if line.startswith("[ ")]

@@ -81,14 +81,14 @@ def test_text_of_a_vnode_is_cleaned_on_the_way_in(incident_store: IncidentStore)
     assert (made.message, made.comm) == (r"\x1b]0;owned\x07", r"a\u202eb")
 
 
-def test_two_processes_change_different_fields(incident_store: IncidentStore) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_two_writers_change_different_fields(incident_store: IncidentStore, shared: bool) -> None:
     incident_store.create(**PANIC)
-    directory = incident_store.directory
 
     def change(field: str) -> None:
-        with IncidentStore(directory) as store:
-            for number in range(40):
-                store.update(1, **{field: str(number)})
+        store = incident_store if shared else IncidentStore(incident_store.directory)
+        for number in range(40):
+            store.update(1, **{field: str(number)})
 
     threads = [threading.Thread(target=change, args=(name,)) for name in ("policy", "outcome")]
     for thread in threads:
