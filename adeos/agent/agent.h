@@ -5,7 +5,6 @@
 
 #define pr_fmt(fmt) "vnode_agent: " fmt
 
-#include <linux/compiler.h>
 #include <linux/ptrace.h>
 #include <linux/types.h>
 
@@ -41,8 +40,9 @@ void portal_ring(void);			/* any context */
 /* command.c, inject.c */
 void command_poll(void);		/* from the doorbell */
 int inject(u64 arg);
+void inject_go(void);
 bool inject_hung(void);
-void __noreturn inject_hang_here(void);
+void inject_hang_here(void);
 
 /* crash.c */
 int crash_init(void);

@@ -133,9 +133,9 @@ void bridge_set_state(u32 state)
 
 bool bridge_start_running(void)
 {
-	if (READ_ONCE(vnode_side->state) != VN_S_AGENT ||
-	    cmpxchg(&vnode_side->state, VN_S_AGENT, VN_S_RUNNING) != VN_S_AGENT)
+	if (READ_ONCE(vnode_side->state) != VN_S_AGENT)
 		return false;
-	WRITE_ONCE(vnode_side->user_tsc, rdtsc());
-	return true;
+	/* before the state, which tells the root that it is there */
+	cmpxchg(&vnode_side->user_tsc, 0, rdtsc());
+	return cmpxchg(&vnode_side->state, VN_S_AGENT, VN_S_RUNNING) == VN_S_AGENT;
 }

@@ -40,6 +40,9 @@ static void act(u32 cmd, u64 arg)
 	case VN_CMD_SYSRQ:
 		handle_sysrq(arg);
 		break;
+	case VN_CMD_INJECT:
+		inject_go();
+		break;
 	}
 }
 

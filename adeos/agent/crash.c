@@ -232,11 +232,14 @@ static void format_message(const struct pt_regs *regs, char *text, size_t size)
 		.overflow_area = (void *)(regs->sp + sizeof(u64)),
 		.save_area = saved,
 	};
+	struct va_format format;
 	va_list args;
 
 	static_assert(sizeof(args) == sizeof(tag));
 	memcpy(args, &tag, sizeof(tag));
-	vscnprintf(text, size, (const char *)regs->di, args);
+	format.fmt = (const char *)regs->di;
+	format.va = &args;
+	scnprintf(text, size, "%pV", &format);
 }
 
 /*

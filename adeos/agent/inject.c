@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Real faults, for trying things out; only where the root set VN_F_INJECT.
- * Each runs in kernel threads of its own a moment after it was asked for, so
- * that the command is seen as taken.
+ * Each runs in kernel threads of its own, which all wait at a gate: it opens
+ * when they are there and the command has been marked as taken.
  */
 #include "agent.h"
 
+#include <linux/completion.h>
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/reboot.h>
 #include <linux/sched/signal.h>
 
-#define MOMENT_MS	20
+#define BEATS_STOP_MS	1000	/* by then all beating threads have come in */
 
+static DECLARE_COMPLETION(gate);
 static bool hung;
 
 static int do_panic(void *unused)
 {
-	msleep(MOMENT_MS);
 	panic("vnode-debug: injected panic on CPU %u", raw_smp_processor_id());
 }
 
@@ -26,7 +27,6 @@ static int do_oops(void *unused)
 {
 	int *null = NULL;
 
-	msleep(MOMENT_MS);
 	OPTIMIZER_HIDE_VAR(null);
 	WRITE_ONCE(*null, 42);
 	return 0;
@@ -38,9 +38,9 @@ bool inject_hung(void)
 }
 
 /* In D state, as on a lock that nobody will release */
-void __noreturn inject_hang_here(void)
+void inject_hang_here(void)
 {
-	for (;;) {
+	while (inject_hung()) {
 		set_current_state(TASK_UNINTERRUPTIBLE);
 		schedule();
 	}
@@ -52,7 +52,7 @@ static int do_hang(void *unused)
 	struct task_struct *p;
 
 	WRITE_ONCE(hung, true);
-	msleep(1000);
+	msleep(BEATS_STOP_MS);
 	rcu_read_lock();
 	for_each_process(p)
 		if (!(p->flags & PF_KTHREAD))
@@ -70,28 +70,24 @@ static int spin(void)
 
 static int do_softlockup(void *unused)
 {
-	msleep(MOMENT_MS);
 	preempt_disable();
 	return spin();
 }
 
 static int do_irqhang(void *unused)
 {
-	msleep(MOMENT_MS);
 	local_irq_disable();
 	return spin();
 }
 
 static int do_halt(void *unused)
 {
-	msleep(MOMENT_MS);
 	kernel_halt();
 	return 0;
 }
 
 static int do_reboot(void *unused)
 {
-	msleep(MOMENT_MS);
 	emergency_restart();
 	return 0;
 }
@@ -109,21 +105,21 @@ static const struct {
 	[VN_I_REBOOT] = { do_reboot },
 };
 
-static struct task_struct *thread_on(int (*run)(void *), unsigned int cpu)
+static int wait_and_run(void *fault)
 {
-	struct task_struct *p = kthread_create(run, NULL, "vnode_inject/%u", cpu);
+	int (*run)(void *unused) = fault;
 
-	if (!IS_ERR(p))
-		kthread_bind(p, cpu);
-	return p;
+	wait_for_completion(&gate);
+	return run(NULL);
 }
 
 static int inject_on(int (*run)(void *), unsigned int cpu)
 {
-	struct task_struct *p = thread_on(run, cpu);
+	struct task_struct *p = kthread_create(wait_and_run, run, "vnode_inject/%u", cpu);
 
 	if (IS_ERR(p))
 		return -PTR_ERR(p);
+	kthread_bind(p, cpu);
 	wake_up_process(p);
 	return 0;
 }
@@ -138,7 +134,13 @@ static int inject_everywhere(int (*run)(void *))
 	return rc;
 }
 
-/* Returns 0 or a positive errno. */
+/* Lets the threads go; a spinning one may take this very CPU at once. */
+void inject_go(void)
+{
+	complete_all(&gate);
+}
+
+/* Gets the threads ready.  Returns 0 or a positive errno. */
 int inject(u64 arg)
 {
 	unsigned int kind = arg & 0xff, cpu = arg >> 8 & 0xff;

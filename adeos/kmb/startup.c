@@ -21,7 +21,7 @@
 #include "vn_lapic.h"
 
 #define SIPI_GAP_US	200	/* before a SIPI is repeated */
-#define RETRY_US	20000	/* before a CPU gets INIT once more */
+#define RETRY_US	20000	/* before a CPU gets INIT once more; doubled each time */
 #define BOOT_WAIT_MS	1000
 
 static int init_us = -1;
@@ -138,15 +138,20 @@ static struct vn_trampoline *lay_trampoline(struct kmb_vnode *v, u32 mode)
 static u32 confirm_parking(struct kmb_vnode *v, struct vn_trampoline *t, u32 timeout_ms)
 {
 	ktime_t end = ktime_add_ms(ktime_get(), timeout_ms);
-	u32 left = GENMASK(v->ncpus - 1, 0);
+	u32 left = GENMASK(v->ncpus - 1, 0), retry_us = RETRY_US;
+	s64 us;
 
 	do {
 		init_cpus(v, left);
 		sipi_cpus(v, left);
 		left = wait_confirmed(v, t, left, SIPI_GAP_US);
+		if (!left)
+			break;
 		sipi_cpus(v, left);
-		if (left)
-			left = wait_confirmed(v, t, left, RETRY_US);
+		us = ktime_us_delta(end, ktime_get());
+		left = wait_confirmed(v, t, left, clamp_t(s64, us, 0, retry_us));
+		/* a starved emulated CPU must not be reset for ever on its way */
+		retry_us *= 2;
 	} while (left && ktime_before(ktime_get(), end));
 	return left;
 }
