@@ -2,7 +2,8 @@
 """A kernel image file, bzImage or vmlinux, as an offline source.
 
     >>> image = open_kernel_image("/boot/vmlinuz-6.1.0-56-cloud-amd64")
-    >>> image.offset("jiffies_64")     # from _text, the same wherever KASLR puts it
+    >>> jiffies = image.offset("jiffies_64")     # from _text, the same wherever KASLR puts it
+    >>> memory.read(locate.kernel_text(memory, image.anchor()) + jiffies, 8)
 
 It holds the same symbols, types and unwind tables as the running kernel.
 Sources: Documentation/arch/x86/boot.rst, scripts/Makefile.lib (payloads).
@@ -24,6 +25,7 @@ from introspect.btf import Btf
 from introspect.elfcore import parse_notes
 from introspect.errors import BadImage, MemoryFault, NotFound, ToolMissing
 from introspect.kallsyms import SymbolTable
+from introspect.locate import Anchor
 
 MAX_FILE = 512 << 20
 MAX_VMLINUX = 1 << 30
@@ -79,6 +81,11 @@ class KernelImage:
     def offset(self, symbol: str) -> int:
         """Bytes from _text to `symbol`."""
         return self.symbols.address(symbol) - self.symbols.address("_text")
+
+    def anchor(self) -> Anchor:
+        """What tells this build in memory: its linux_banner, which KASLR does not change."""
+        va = self.symbols.address("linux_banner")
+        return Anchor(self.offset("linux_banner"), self.read(va, 256).split(b"\0", 1)[0])
 
     @cached_property
     def btf(self) -> Btf:

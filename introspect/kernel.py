@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -91,8 +92,13 @@ class Kernel:
             if kernel.root_pgt not in roots:
                 roots.add(kernel.root_pgt)
                 yield kernel
-        texts = list(locate.kernel_texts(memory)) or locate.texts_by_page_table(memory)
-        for text in texts:
+        seen: set[int] = set()
+        for text in itertools.chain(
+            locate.kernel_texts(memory), locate.texts_by_page_table(memory)
+        ):
+            if text in seen:
+                continue
+            seen.add(text)
             try:
                 kernel = cls.from_text(memory, text, live=live)
             except IntrospectError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from introspect import kallsyms
 from introspect.errors import IntrospectError, MemoryFault, NotFound
@@ -55,21 +56,35 @@ def page_offset(tables: PageTables) -> int:
     raise NotFound("the page tables hold no direct map")
 
 
-def kernel_texts(memory: PhysicalMemory) -> Iterator[int]:
-    """Physical addresses of _text of every kernel: one cheap look at each 2 MiB boundary.
+class Anchor(NamedTuple):
+    """Bytes that one kernel build has at `offset` from _text, and no other build has."""
 
-    A kernel that has only just been decompressed is found as well as one that died.
+    offset: int
+    data: bytes
+
+
+def kernel_texts(memory: PhysicalMemory, anchor: Anchor | None = None) -> Iterator[int]:
+    """Physical addresses of _text: one cheap look at each 2 MiB boundary.
+
+    With the `anchor` of a kernel image (KernelImage.anchor) only that build is found, as soon
+    as it has been decompressed; without, every build whose _text starts with startup_64, which
+    is true up to 6.8.
     """
-    for start, size in memory.ranges:
-        for at in range((start + ALIGN - 1) & -ALIGN, start + size - _STARTUP_BYTES, ALIGN):
-            if _STARTUP.match(memory.read(at, _STARTUP_BYTES)):
+    skip, size = (anchor.offset, len(anchor.data)) if anchor else (0, _STARTUP_BYTES)
+    for start, length in memory.ranges:
+        for at in range((start + ALIGN - 1) & -ALIGN, start + length - skip - size, ALIGN):
+            found = memory.read(at + skip, size)
+            if found == anchor.data if anchor else _STARTUP.match(found):
                 yield at
 
 
-def kernel_text(memory: PhysicalMemory) -> int:
+def kernel_text(memory: PhysicalMemory, anchor: Anchor | None = None) -> int:
     """Physical address of the first kernel's _text; NotFound when there is none (yet)."""
-    for at in kernel_texts(memory):
+    for at in kernel_texts(memory, anchor):
         return at
+    if anchor is None:
+        for at in texts_by_page_table(memory):
+            return at
     raise NotFound("no kernel text starts at any 2 MiB boundary of this memory")
 
 
