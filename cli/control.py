@@ -126,7 +126,7 @@ def wait_for(
                 raise TimedOut(
                     f"{label(status)} is {word} after {timeout:g} s; see vnode-debug log"
                 )
-            if not observe.daemon_alive(observe.take(machine)):
+            if not machine.info().owner_pid:
                 raise DaemonDown("the daemon died over it; 'vnode-debug up' starts it again")
             progress.show(f"{label(status)} is {word}")
             time.sleep(POLL_S)

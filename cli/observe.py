@@ -9,6 +9,7 @@ the daemon's word and grow stale when it is dead, which the root's row says.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adeos import abi
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from adeos.machine import Binding, Machine
 
 LAYERS = tuple(layer.name.lower() for layer in abi.Layer)
-SILENT_PERIODS = 50
-"""A daemon whose tick is this many periods late (and a second at least) is not alive."""
+LATE_PERIODS = 50
+"""A watch tick that is this many periods old (and a second at least) is told as late."""
 
 
 class Sample(NamedTuple):
@@ -113,12 +114,24 @@ def _sample(machine: Machine, status: abi.Status) -> Sample:
     return Sample(status, binding, agent, beats, fault)
 
 
-def daemon_alive(now: Snapshot) -> bool:
-    """Whether the daemon owns the machine and its watch tick is fresh."""
+class Daemon(Enum):
+    """What can be said of the daemon from outside; the values are the root row's states."""
+
+    WATCHING = "watching"
+    """It owns the machine and its watch tick is fresh."""
+    LATE = "late"
+    """It owns the machine, but its tick is old: it hangs, or the root has too little CPU."""
+    DEAD = "unwatched"
+    """Nobody owns the machine."""
+
+
+def daemon(now: Snapshot) -> Daemon:
+    """The daemon's state; a machine no daemon ever took over is unwatched too."""
     if now.head is None or not now.owner_pid:
-        return False
+        return Daemon.DEAD
     age = now.seconds(now.head.beat_tsc)
-    return age is not None and age < max(1.0, SILENT_PERIODS * now.head.period_us / 1e6)
+    limit = max(1.0, LATE_PERIODS * now.head.period_us / 1e6)
+    return Daemon.WATCHING if age is not None and age < limit else Daemon.LATE
 
 
 def describe(before: Snapshot, now: Snapshot) -> list[Row]:
@@ -132,7 +145,8 @@ def describe(before: Snapshot, now: Snapshot) -> list[Row]:
 
 
 def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
-    alive = daemon_alive(now)
+    state = daemon(now)
+    words = {Daemon.WATCHING: "", Daemon.LATE: " is late", Daemon.DEAD: " is dead"}
     was = before.head if before.head is not None and before.head.epoch == head.epoch else None
     tick = Layer(
         head.beat,
@@ -142,9 +156,9 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
     return Row(
         id=0,
         name="root",
-        state="watching" if alive else "unwatched",
-        reason=f"daemon {head.pid}" if alive else f"daemon {head.pid} is dead",
-        state_age_s=now.seconds(head.start_tsc if alive else head.beat_tsc),
+        state=state.value,
+        reason=f"daemon {head.pid}{words[state]}",
+        state_age_s=now.seconds(head.start_tsc if state is Daemon.WATCHING else head.beat_tsc),
         incarnation=head.epoch,
         uptime_s=now.seconds(head.start_tsc),
         cpus=(),

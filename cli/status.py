@@ -38,6 +38,7 @@ COLOUR = {
     "booting": "yellow",
     "restarting": "yellow",
     "suspect": "yellow",
+    "late": "yellow",
     "held": "blue",
     "crashed": "red",
     "fenced": "red",
@@ -113,13 +114,18 @@ def remark_on(rows: Sequence[observe.Row]) -> str:
     if not rows:
         return "no daemon has run since this machine booted; start it with 'vnode-debug up'"
     root = rows[0]
-    if root.state != "unwatched":
-        return ""
     age = output.duration(root.state_age_s) if root.state_age_s is not None else "long"
-    return (
-        f"the daemon is dead, its last beat was {age} ago: states are as it left them, beats "
-        "are live; 'vnode-debug up' starts it and adopts the vnodes"
-    )
+    if root.state == observe.Daemon.DEAD.value:
+        return (
+            f"the daemon is dead, its last beat was {age} ago: states are as it left them, beats "
+            "are live; 'vnode-debug up' starts it and adopts the vnodes"
+        )
+    if root.state == observe.Daemon.LATE.value:
+        return (
+            f"the daemon's last beat was {age} ago: it hangs, or the root has too little CPU; "
+            "states may be old, beats are live"
+        )
+    return ""
 
 
 def cells(row: observe.Row) -> tuple[str, ...]:

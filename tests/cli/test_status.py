@@ -103,11 +103,20 @@ def test_a_scribbled_bridge_spoils_only_its_own_row(world, seed):
 
 def test_a_dead_daemon_is_told_with_the_age_of_its_last_beat(call, world):
     world.clock.advance(75)
+    world.machine.close()
     result = call("status", world=world)
     assert "unwatched" in result.out
     assert "the daemon is dead, its last beat was 1m15s ago" in result.err
     assert len(result.err.splitlines()) == 1
     assert call("-q", "status", world=world).err == ""
+
+
+def test_a_daemon_that_lives_and_does_not_tick_is_late(call, world):
+    world.clock.advance(75)
+    result = call("status", world=world)
+    assert "late" in result.out
+    assert "the daemon's last beat was 1m15s ago" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 def test_a_machine_nobody_owns_is_unwatched_however_fresh_the_beat(world):
