@@ -25,9 +25,13 @@ class Composer:
         self.machine = machine
         self.stage = stage
 
+    def refresh(self, unit: Unit) -> None:
+        """Check the digests of the image that the next start will use; ImageError."""
+        self.stage.refresh(spec_of(unit.config))
+
     def compose(self, unit: Unit, incarnation: int) -> None:
-        """Verify the image and write it, its tables and an empty bridge into the region."""
-        image = self.stage.verified(spec_of(unit.config))
+        """Write the image, its tables and an empty bridge into the region."""
+        image = self.stage.take(spec_of(unit.config))
         binding, region, slot = unit.binding, unit.region, unit.slot
         assert binding is not None and region is not None and slot is not None
         config = unit.config

@@ -42,8 +42,10 @@ class FakeImage:
 
     def __init__(self) -> None:
         self.altered = False
+        self.checks = 0
 
     def verify(self) -> None:
+        self.checks += 1
         if self.altered:
             raise ImageError("altered")
 
@@ -57,8 +59,21 @@ def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> N
 
     monkeypatch.setattr(images, "_read", read)
     stage, spec = Stage(), Spec("k", "", "")
-    assert stage.get(spec) is stage.verified(spec) is made[0]
+    assert stage.get(spec) is stage.take(spec) is made[0]
     made[0].altered = True
     with pytest.raises(ImageError):
-        stage.verified(spec)
-    assert stage.verified(spec) is made[1]
+        stage.take(spec)
+    assert stage.take(spec) is made[1]
+
+
+def test_digests_are_checked_between_any_two_starts(monkeypatch) -> None:
+    image = FakeImage()
+    monkeypatch.setattr(images, "_read", lambda spec, known: image)
+    stage, spec = Stage(), Spec("k", "", "")
+    stage.take(spec)
+    assert image.checks == 1
+    stage.refresh(spec)
+    stage.take(spec)  # checked ahead
+    assert image.checks == 2
+    stage.take(spec)
+    assert image.checks == 3
