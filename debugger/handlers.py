@@ -18,7 +18,8 @@ from debugger.session import EINVAL, SIGINT, SIGTRAP, Failure, Hex, Phase, Reply
 from debugger.target import Liveness
 
 _SEARCH_CHUNK = 1 << 20
-_NAME = re.compile(rb"[qQv][A-Za-z.]*\??|.", re.DOTALL)
+_NAME = re.compile(rb"[qQv][A-Za-z.]*\??")
+_WORDS = (b"q", b"Q", b"v")
 _ADDRESS_SIZE = re.compile(rb"([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 _XFER = re.compile(rb":([a-z-]+):read:([^:]*):([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 _SEARCH = re.compile(rb":memory:([0-9a-fA-F]{1,16});([0-9a-fA-F]{1,16});(.+)", re.DOTALL)
@@ -49,14 +50,16 @@ def _packet(name: str, description: str) -> Callable[[Handle], Handle]:
 
 def dispatch(session: Session, payload: bytes) -> Reply:
     """Handle one packet; Failure and TargetError become error replies of the session."""
-    name = _NAME.match(payload)
-    row = TABLE.get(name[0]) if name else None
-    if name is None or row is None:
+    name = payload[:1]
+    if name in _WORDS:
+        name = _NAME.match(payload)[0]  # type: ignore[index]  # the first letter matches
+    row = TABLE.get(name)
+    if row is None:
         return b""
     if row.needs_control:
-        session.breakpoint_refused |= name[0] == b"Z"
+        session.breakpoint_refused |= name == b"Z"
         return _refuse(session)
-    return row.handle(session, payload[name.end() :])
+    return row.handle(session, payload[len(name) :])
 
 
 def _refuse(session: Session) -> Reply:

@@ -63,6 +63,9 @@ class Session:
     """One client, one target."""
 
     def __init__(self, target: Target) -> None:
+        from debugger.handlers import dispatch  # which needs this module
+
+        self._dispatch = dispatch
         self.target = target
         self.phase = Phase.STOPPED
         self.acks = True
@@ -162,10 +165,8 @@ class Session:
         return self._send(self.stop(SIGINT))
 
     def _answer(self, payload: bytes) -> bytes:
-        from debugger.handlers import dispatch
-
         try:
-            reply = dispatch(self, payload)
+            reply = self._dispatch(self, payload)
         except Failure as failure:
             reply = self._error(failure)
         except TargetError as error:

@@ -190,6 +190,13 @@ def test_attach_leaves_nothing_behind(guest: Guest, capfd: pytest.CaptureFixture
     assert [path for path in left if not attach_module._is_stale(path)] == []
 
 
+def test_a_killed_gdb_leaves_nothing_behind(guest: Guest) -> None:
+    arguments = ["-nx", "--batch", "-ex", "shell kill -9 $PPID"]
+    assert attach_module.attach(guest.target, arguments) == 128 + 9
+    left = [*Path("/tmp").glob(f"{attach_module._PREFIX}*")]
+    assert [path for path in left if not attach_module._is_stale(path)] == []
+
+
 def test_the_symbol_file_gives_every_symbol(guest: Guest) -> None:
     from elftools.elf.elffile import ELFFile
 
