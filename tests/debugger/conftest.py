@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from debugger import packet
 from debugger.errors import AddressError, TargetError
@@ -12,6 +13,10 @@ from debugger.packet import Kind, Parser
 from debugger.registers import Values
 from debugger.session import Session
 from debugger.target import Change, Identity, Liveness, Thread
+
+# A busy machine makes the time of a single example meaningless.
+settings.register_profile("debugger", deadline=None)
+settings.load_profile("debugger")
 
 BASE = 0xFFFFFFFF81000000
 

@@ -36,6 +36,9 @@ def build() -> bytearray:
     return ram
 
 
+IMAGE = build()
+
+
 def space(ram: bytearray, end: int = RAM, check: object = None) -> AddressSpace:
     memory = BufferMemory([(0, memoryview(ram)[:end])])
     return AddressSpace(PageTables(memory, 0x1000, la57=False), check)  # type: ignore[arg-type]
@@ -52,10 +55,9 @@ def test_large_and_small_pages() -> None:
 
 @given(st.integers(0, (2 << 20) + 0x1FFF), st.integers(1, 3 << 20))
 def test_reads_equal_byte_by_byte_translation(offset: int, size: int) -> None:
-    ram = build()
-    s = space(ram)
+    s = space(IMAGE)
     start = KERNEL + (2 << 20) + offset
-    mapped = ram[6 << 20 : 8 << 20] + ram[0x100000:0x101000] + ram[0x103000:0x104000]
+    mapped = IMAGE[6 << 20 : 8 << 20] + IMAGE[0x100000:0x101000] + IMAGE[0x103000:0x104000]
     assert s.read(start, size) == mapped[offset : offset + size]
     assert s.read(start, size) == mapped[offset : offset + size]  # now out of the TLB
 
