@@ -8,7 +8,7 @@ Layouts that are told apart by what is there, never by version:
 * 6.2 (60443c88f3a8): seqs_of_names between markers and token_table
 * 6.4 (404bad70fcf7): offsets and relative_base after token_index
 * 6.15 (01157ddc58dc): no absolute per-CPU symbols; all offsets from the base
-* 7.0: offsets relative to their own place, no relative_base
+* 7.0: offsets relative to their own place, no relative_base, aligned to four bytes
 
 A name is a length (two bytes when bit 7 is set, 6.1: 73bbb94466fd) and as
 many token numbers; the first expanded character is the symbol's type.
@@ -18,6 +18,7 @@ Limits: kernels before 4.6 or built without KALLSYMS_BASE_RELATIVE are not read.
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from array import array
@@ -35,10 +36,12 @@ TOKENS = 256
 MAX_TOKEN_TABLE = 16384
 # What precedes token_table: 6.2's seqs (3 bytes), markers and names (about 11 bytes) a symbol.
 MAX_SPAN = 48 << 20
+SCAN_STEP = 4 << 20
 KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 TYPES = frozenset(bytes((t,)) for t in b"aAbBcCdDgGiInNpPrRsStTuUvVwW-?")
 _DIGITS = b"".join(b"%c\0" % c for c in b"0123456789")
-_COUNT = re.compile(rb"..[\x00-\x1f]\x00\x00\x00\x00\x00", re.DOTALL)
+# The last byte of num_syms that is not zero, the zeros up to the names, a name's length
+_COUNT = re.compile(rb"[^\x00]\x00{5,6}(?=[^\x00])")
 
 Reader = Callable[[int, int], bytes]
 
@@ -274,30 +277,57 @@ def _token_tables(data: bytes, digits: int) -> tuple[int, int] | None:
 
 
 def _around(data: bytes, table: int, index: int, base_va: int | None) -> Tables | None:
-    """The tables that belong to a token table, nearest num_syms first, verified."""
-    low = max(0, table - MAX_SPAN)
-    step = 4 << 20
-    high = table
-    while high > low:
-        start = max(low, high - step)
-        chunk = data[start : high + 8]
-        for match in reversed([m.start() for m in _COUNT.finditer(chunk)]):
-            at = start + match
-            for candidate in (at, at - 1, at - 2):  # finditer skips overlapping matches
-                tables = _verify(data, candidate, table, index, base_va)
-                if tables:
-                    return tables
-        high = start
+    """The tables that belong to a token table, verified."""
+    for at in itertools.chain(_by_markers(data, table), _by_count(data, table)):
+        for names in (at + 8, at + 4):  # 7.0 aligns to four bytes
+            tables = _verify(data, at, names, table, index, base_va)
+            if tables:
+                return tables
     return None
 
 
+def _by_markers(data: bytes, table: int) -> Iterator[int]:
+    """Places of num_syms, from kallsyms_markers where it ends just before the token table.
+
+    Markers ascend from zero, one for each 256 names, so they tell how many names there are and,
+    to within 256 of them, where those start.
+    """
+    end = table
+    while end > table - 8 and data[end - 4 : end] == bytes(4):  # alignment
+        end -= 4
+    first, previous, last = end, MAX_SPAN, 0
+    while first >= 4 and previous:
+        value = int.from_bytes(data[first - 4 : first], "little")
+        if value >= previous:
+            return
+        last = last or value
+        first, previous = first - 4, value
+    markers = (end - first) // 4
+    low, high = (markers - 1) * TOKENS, markers * TOKENS
+    start = max(0, (first - last - TOKENS * MAX_NAME) & -4)
+    for at in range((first - last) & -4, start, -4):
+        if low < int.from_bytes(data[at : at + 4], "little") <= high:
+            yield at
+
+
+def _by_count(data: bytes, table: int) -> Iterator[int]:
+    """Places before the token table that look like num_syms, nearest first (6.2 and 6.3)."""
+    low, high = max(0, table - MAX_SPAN), table
+    while high > low:
+        start = max(low, high - SCAN_STEP)
+        for match in reversed(list(_COUNT.finditer(data, start, min(high + 8, table)))):
+            yield match.start() - 1
+            yield match.start() - 2
+        high = start
+
+
 def _verify(
-    data: bytes, num_syms: int, table: int, index: int, base_va: int | None
+    data: bytes, num_syms: int, names: int, table: int, index: int, base_va: int | None
 ) -> Tables | None:
-    if num_syms < 0 or num_syms % 4 or data[num_syms + 4 : num_syms + 8] != bytes(4):
+    gap = names - num_syms - 4
+    if num_syms < 0 or num_syms % 4 or data[num_syms + 4 : names] != bytes(gap):
         return None
     count = int.from_bytes(data[num_syms : num_syms + 4], "little")
-    names = num_syms + 8
     if not MIN_SYMBOLS <= count <= MAX_SYMBOLS or not count < table - names:
         return None
     tokens = expand_tokens(data[table:index], data[index : index + 2 * TOKENS])
@@ -331,7 +361,8 @@ def _offsets(
     after = (index + 2 * TOKENS + 7) & -8
     if _is_base(data, after + span):
         return Tables(names, num_syms, table, index, after, after + span)
-    if base_va is not None and after + span <= len(data):
+    after = (index + 2 * TOKENS + 3) & -4
+    if base_va is not None and after + 4 * count <= len(data):
         return Tables(names, num_syms, table, index, after, None, base_va + after)
     return None
 

@@ -122,11 +122,13 @@ def _strings(kernel: Kernel, va: int, rows: list[tuple[int, ...]]) -> bytes:
 
 def read_btf(kernel: Kernel, module: Module) -> Btf:
     """The module's own types, on top of vmlinux's; NotFound when it has none."""
-    kind = kernel.btf.struct("btf_module")
-    blob = kernel.btf.struct("btf")
+    # since 5.11 (36e68442d1af); not module.btf_data, which is freed once it has been copied
+    try:
+        kind, blob = kernel.btf.struct("btf_module"), kernel.btf.struct("btf")
+        head = kernel.symbols.table.address("btf_modules")
+    except NotFound:
+        raise NotFound("this kernel keeps no BTF of modules") from None
     offset = kind.offset("list")
-    # not module.btf_data: a kernel frees it once it has made its own copy
-    head = kernel.symbols.table.address("btf_modules")
     for node in walk(kernel, head, MAX_MODULES):
         if kernel.u64(node - offset + kind.offset("module")) != module.address:
             continue

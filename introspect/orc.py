@@ -5,7 +5,9 @@ An entry says how to find the caller's stack pointer, return address and
 frame pointer at an address.  Its layout is read from BTF's struct orc_entry,
 so 4.14's, 6.3's (ffb1b4a41016, `signal`) and 6.4's (fb799447ae29, `end`
 became a type) are told apart by their members; the type numbers, which BTF
-does not have, follow from whether `end` is one of them.
+does not have, follow from whether `end` is one of them.  7.1 numbered the
+registers anew: the stack pointer, which nine rules in ten count from, tells
+which numbers are in use.
 
 Source: arch/x86/include/asm/orc_types.h, arch/x86/kernel/unwind_orc.c.
 """
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from introspect.kernel import Kernel
 
 MAX_ENTRIES = 1 << 23
-MASK = (1 << 64) - 1
+UNKNOWN_REG = 15  # ORC_REG_MAX
 
 
 class Reg(IntEnum):
@@ -73,11 +75,21 @@ _OLD_STEPS = (Step.CALL, Step.REGS, Step.PARTIAL, Step.UNDEFINED)
 _NEW_STEPS = (Step.UNDEFINED, Step.END, Step.CALL, Step.REGS, Step.PARTIAL)
 
 
+# 7.1 and later; read off a 7.2 kernel's table, where DI does not occur
+_NEW_REGS = (
+    Reg.UNDEFINED, None, Reg.DX, Reg.SP, Reg.BP, None, Reg.R10, Reg.R13, Reg.PREV_SP,
+    Reg.SP_INDIRECT, Reg.BP_INDIRECT,
+)  # fmt: skip
+_OLD_REGS = tuple(Reg)
+SAMPLE = 1024
+
+
 class Layout:
     """Where the fields of struct orc_entry lie."""
 
     def __init__(self, kind: Type) -> None:
         self.size = kind.size
+        self._regs: Sequence[Reg | None] = _OLD_REGS
         if not 4 <= self.size <= 16:
             raise Corrupt("struct orc_entry has an unknown size", f"{self.size} bytes")
         self._fields = {name: _place(kind, name) for name in ("sp_reg", "bp_reg", "type")}
@@ -88,6 +100,21 @@ class Layout:
         # 6.4 took `end` away and made it a type; 6.3 has both `end` and `signal`
         self._steps = _NEW_STEPS if self._end is None and self._signal else _OLD_STEPS
 
+    def learn(self, entries: bytes) -> None:
+        """Chooses the register numbers by what the first entries count from."""
+        place = self._fields["sp_reg"]
+        sample = memoryview(entries)[: self.size * SAMPLE]
+        used = [
+            int.from_bytes(sample[at : at + self.size], "little") >> place[0] & 15
+            for at in range(0, len(sample), self.size)
+        ]
+        if used.count(_NEW_REGS.index(Reg.SP)) > used.count(Reg.SP):
+            self._regs = _NEW_REGS
+
+    def _reg(self, number: int) -> int:
+        known = self._regs[number] if number < len(self._regs) else None
+        return UNKNOWN_REG if known is None else known
+
     def decode(self, raw: bytes) -> Entry:
         """One entry; a type that is not known ends the stack as UNDEFINED."""
         bits = int.from_bytes(raw, "little")
@@ -97,7 +124,7 @@ class Layout:
 
         number = field(self._fields["type"])
         step = self._steps[number] if number < len(self._steps) else Step.UNDEFINED
-        sp_reg = field(self._fields["sp_reg"])
+        sp_reg = self._reg(field(self._fields["sp_reg"]))
         if sp_reg == Reg.UNDEFINED and step is not Step.END:
             step = Step.END if self._end and field(self._end) else Step.UNDEFINED
         signal = bool(field(self._signal)) if self._signal else step is not Step.CALL
@@ -105,7 +132,7 @@ class Layout:
             int.from_bytes(raw[self._sp : self._sp + 2], "little", signed=True),
             int.from_bytes(raw[self._bp : self._bp + 2], "little", signed=True),
             sp_reg,
-            field(self._fields["bp_reg"]),
+            self._reg(field(self._fields["bp_reg"])),
             step,
             signal,
         )
@@ -155,9 +182,11 @@ class Orc:
         address = self._kernel.symbols.table.address
         start, stop = address("__start_orc_unwind_ip"), address("__stop_orc_unwind_ip")
         end = max(address("_etext"), self._optional("_einittext"))
-        return self._table(
+        table = self._table(
             [(address("_stext"), end)], start, (stop - start) // 4, address("__start_orc_unwind")
         )
+        self.layout.learn(table.entries)
+        return table
 
     def _optional(self, name: str) -> int:
         try:

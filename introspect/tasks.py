@@ -51,20 +51,30 @@ class Task:
         return self.pid == self.tgid
 
 
+Field = tuple[int, int]  # offset and size of a number, bytes
+
+
 class _Fields:
-    """Offsets within struct task_struct, looked up once a walk."""
+    """Places within struct task_struct, looked up once a walk.
+
+    Sizes are BTF's: on_cpu was an int, then a u8.
+    """
 
     def __init__(self, kind: Type) -> None:
+        def number(name: str) -> Field:
+            place = kind.member(name)
+            return place.offset, min(place.type.size, 8)
+
         at = kind.offset
         self.pid, self.tgid, self.comm = at("pid"), at("tgid"), at("comm")
         self.comm_size = min(kind.member("comm").type.size, 64)
         self.parent, self.flags = at("real_parent"), at("flags")
         self.stack, self.sp = at("stack"), at("thread.sp")
         # since 5.14 (2f064a59a11f) __state, an int; a long before
-        self.state = at("__state") if kind.has("__state") else at("state")
-        self.exit_state, self.on_cpu = at("exit_state"), at("on_cpu")
+        self.state = number("__state" if kind.has("__state") else "state")
+        self.exit_state, self.on_cpu = number("exit_state"), number("on_cpu")
         # since 5.17 (bcf9033e5449) in thread_info
-        self.cpu = at("cpu") if kind.has("cpu") else at("thread_info.cpu")
+        self.cpu = number("cpu" if kind.has("cpu") else "thread_info.cpu")
 
 
 def read_tasks(kernel: Kernel) -> Iterator[Task]:
@@ -99,6 +109,10 @@ def read_task(kernel: Kernel, address: int, fields: _Fields | None = None) -> Ta
     """The struct task_struct at `address`; MemoryFault when it is not there."""
     f = fields or _Fields(kernel.btf.struct("task_struct"))
     u32, u64 = kernel.u32, kernel.u64
+
+    def number(field: Field) -> int:
+        return int.from_bytes(kernel.read(address + field[0], field[1]), "little")
+
     comm = kernel.read(address + f.comm, f.comm_size).split(b"\0", 1)[0]
     try:
         ppid = u32(u64(address + f.parent) + f.tgid)
@@ -110,9 +124,9 @@ def read_task(kernel: Kernel, address: int, fields: _Fields | None = None) -> Ta
         tgid=u32(address + f.tgid),
         ppid=ppid,
         comm=comm.decode("utf-8", "replace"),
-        state=state_letter(u32(address + f.state), u32(address + f.exit_state)),
-        cpu=u32(address + f.cpu),
-        running=bool(u32(address + f.on_cpu)),
+        state=state_letter(number(f.state), number(f.exit_state)),
+        cpu=number(f.cpu),
+        running=bool(number(f.on_cpu)),
         kthread=bool(u32(address + f.flags) & PF_KTHREAD),
         stack=u64(address + f.stack),
         sp=u64(address + f.sp),
