@@ -43,6 +43,8 @@ class Dumps:
         self.in_process = False
         """Write dumps in a thread: for machines that no other process can open (tests)."""
         self.work: set[asyncio.Task[None]] = set()
+        self.due: dict[int, list[int]] = {}
+        """Vnode -> incidents captured and not yet being written."""
 
     async def capture(self, unit: Unit, entry: Entry) -> str:
         """Make the fenced vnode's memory safe; the strategy used, `spare` or `kmb`."""
@@ -67,8 +69,16 @@ class Dumps:
         if done.dump.state in (DumpState.SKIPPED, DumpState.FAILED):
             log.write("warning", "no-dump", id=entry.number, what=done.dump.reason)
         else:
-            self.write_out(entry.number, unit.id)
+            self.due.setdefault(unit.id, []).append(entry.number)
         return plan.name
+
+    def write_due(self, vnode: int) -> None:
+        """Begin writing what was captured: called when the successor is started, or none will be.
+
+        A worker that starts earlier takes the root's CPU from the restart.
+        """
+        for incident in self.due.pop(vnode, ()):
+            self.write_out(incident, vnode)
 
     async def live(self, unit: Unit, entry: Entry) -> Incident:
         """Dump a vnode's memory as it is, running or not: pages are of different moments."""

@@ -108,6 +108,14 @@ class Executor:
         unit.watched = None
         return events.Fenced(action.incarnation, fault)
 
+    async def prepare(self, unit: Unit) -> None:
+        """In idle time: what the next restart would otherwise have to do itself."""
+        spare = self.placement.peek(unit)
+        try:
+            await asyncio.to_thread(self.composer.prepare, unit, spare)
+        except AdeosError as error:
+            log.write("error", "image", vnode=unit.id, what=error)
+
     async def _gather(self, unit: Unit, how: str) -> str:
         if unit.bridge is None or not how:
             return ""
@@ -177,6 +185,7 @@ class Executor:
                 unit.strategy if again else "",
             )
             log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
+        self.dumps.write_due(unit.id)
         return None
 
     async def load(self, unit: Unit, action: actions.Action) -> events.Event | None:
@@ -195,6 +204,7 @@ class Executor:
         bridge = unit.bridge
         assert bridge is not None
         unit.watched = Watched(bridge, unit.config, action.incarnation, self.tsc_khz, tsc)
+        self.dumps.write_due(unit.id)
         return events.Started(action.incarnation)
 
     async def wait(self, unit: Unit, action: actions.Action) -> events.Event | None:
@@ -209,6 +219,7 @@ class Executor:
         """Unbind and give region and slot back."""
         unit.watched = None
         self.placement.release(unit)
+        self.dumps.write_due(unit.id)
         self.host.publish(unit)
         return None
 

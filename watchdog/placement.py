@@ -82,6 +82,13 @@ class Placement:
         except PoolExhausted:
             return None
 
+    def peek(self, unit: Unit) -> Range | None:
+        """The region that `spare` would give now."""
+        region = self.spare(unit)
+        if region is not None:
+            self.pool.free_region(region)
+        return region
+
     def hold(self, incident: int, unit: Unit, spare: Range) -> Range:
         """Keep the vnode's region as the dump of `incident`; the vnode's is `spare` now."""
         assert unit.region is not None

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from adeos.bridge import RootBridge
-from adeos.errors import AdeosError
 from adeos.machine import Machine
 from crashdump.incident import Witness
 from watchdog import adopting, events, log, realtime, status
@@ -83,20 +82,13 @@ class Service:
             unit.strategy = "kmb"
         if vnode.state is State.RUNNING and before.state is State.BOOTING:
             unit.stamps["running"] = self.machine.tsc()
-            self.spawn(self._refresh(unit))
+            self.spawn(self.executor.prepare(unit))
         if (vnode.state, vnode.reason) != (before.state, before.reason):
             unit.since_tsc = self.machine.tsc()
             self._announce(unit, before)
         self.publish(unit)
         unit.changed.set()
         unit.changed = asyncio.Event()
-
-    async def _refresh(self, unit: Unit) -> None:
-        """Have the image ready for the next restart while there is time."""
-        try:
-            await asyncio.to_thread(self.executor.composer.refresh, unit)
-        except AdeosError as error:
-            log.write("error", "image", vnode=unit.id, what=error)
 
     def _announce(self, unit: Unit, before: Vnode) -> None:
         vnode = unit.vnode
@@ -204,6 +196,8 @@ class Service:
         wanted = await adopting.adopt_all(self)
         for unit in self.units.values():
             self.spawn(self.executor.run(unit))
+            if unit.vnode.state is State.RUNNING:
+                self.spawn(self.executor.prepare(unit))
         loop.add_reader(self.machine.fileno(), self.on_portal)
         self.spawn(self._ticks())
         for unit in wanted:

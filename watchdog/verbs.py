@@ -93,10 +93,7 @@ async def restart(service: Service, request: Reply, send: Send) -> Reply:
 def _plan(service: Service, unit: Unit) -> list[dict[str, str]]:
     if unit.region is None:
         raise RefusedError(f"{unit.label} has no memory; start it first")
-    placement = service.executor.placement
-    spare = placement.spare(unit)
-    if spare is not None:
-        placement.pool.free_region(spare)
+    spare = service.executor.placement.peek(unit)
     capture = unit.config.restart.on_crash.startswith("coredump")
     target = Target(unit.id, unit.config.name, unit.config.cpus, unit.region, capture)
     steps = choose(unit.region, spare, capture=capture).steps(target)
