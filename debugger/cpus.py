@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where the registers of a target's CPUs come from: a bridge or a dump.
 
-Registers are the newest frame the agent wrote: a sample of each hard-interrupt
-beat while the CPU runs (so a `bt` there is of a moment ago), the crash record or
-an answer to a debug request once it does not.
+Registers are those of the crash record, else the newest frame the agent wrote: a
+sample of each hard-interrupt beat (so a `bt` of a running CPU is of a moment
+ago), or the answer to a debug request, which every fence makes.
 A bridge is written by the vnode, so a broken one costs registers, never the
 session.
 """
@@ -11,13 +11,14 @@ session.
 from collections.abc import Callable, Mapping
 from enum import Enum
 
-from adeos.abi import VN_CRASH_DONE, Reason, State
+from adeos.abi import VN_CRASH_DONE, Frame, Reason, State
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from debugger.registers import Values, of_frame
 from debugger.target import Change, Liveness
 
-_DEAD_STATES = {State.CRASHED: "crashed", State.HALTED: "halted", State.REBOOT: "left to reboot"}
+_CRASHED = "crashed"
+_DEAD_STATES = {State.CRASHED: _CRASHED, State.HALTED: "halted", State.REBOOT: "left to reboot"}
 
 
 class Hold(Enum):
@@ -57,7 +58,7 @@ class BridgeCpus:
         except BridgeError:
             side = crash = None
         if crash is not None and crash.incarnation == self._incarnation:
-            return "crashed"
+            return _CRASHED
         if side is not None and side.incarnation == self._incarnation:
             for state, word in _DEAD_STATES.items():
                 if side.state == state:
@@ -73,14 +74,21 @@ class BridgeCpus:
         return crash.cpu if crash is not None and crash.cpu < self.count else 0
 
     def registers(self, cpu: int) -> Values:
-        frames = []
-        for area in (self._bridge.crash_frame, self._bridge.debug_frame, self._bridge.sample_frame):
-            try:
-                frames.append(area(cpu))
-            except BridgeError:  # written for ever, or never by an agent
-                continue
-        newest = max((frame for frame in frames if frame), key=lambda f: f.tsc, default=None)
+        if self._why == _CRASHED:
+            frame = self._frame(self._bridge.crash_frame, cpu)
+            if frame is not None:  # later ones are of the way from the crash to the fence
+                return of_frame(frame)
+        areas = (self._bridge.debug_frame, self._bridge.sample_frame)
+        frames = [frame for area in areas if (frame := self._frame(area, cpu))]
+        newest = max(frames, key=lambda frame: frame.tsc, default=None)
         return {} if newest is None else of_frame(newest)
+
+    @staticmethod
+    def _frame(area: Callable[[int], Frame | None], cpu: int) -> Frame | None:
+        try:
+            return area(cpu)
+        except BridgeError:  # being written for ever, as no agent does
+            return None
 
     def state(self, cpu: int) -> str:
         known = bool(self.registers(cpu))
@@ -100,17 +108,21 @@ class BridgeCpus:
             return Change("started in other memory: detach and attach again", gone=True)
         if self.liveness is Liveness.RUNNING:
             why = self._death()
+            if why == _CRASHED:
+                return self._crash()
             if why:
-                return self._crash() or Change(why, gone=False)
+                return Change(why, gone=False)
         return None
 
     def _crash(self) -> Change | None:
+        """The crash once its record is complete, or will never be."""
         try:
             crash = self._bridge.crash()
         except BridgeError:
-            return None
+            crash = None
         if crash is None or crash.state != VN_CRASH_DONE:
-            return None
+            unfinished = Change(_CRASHED, gone=False)
+            return None if self._hold() is Hold.STARTED else unfinished
         reason = Reason(crash.reason).name.lower()
         return Change(f"{reason}: {crash.message}", gone=False)
 

@@ -308,6 +308,9 @@ def _resume(session: Session, args: bytes) -> Reply:
 def _run_on(session: Session, *, stepping: bool) -> Reply:
     """Watched CPUs run anyway: to continue is to wait, and to step cannot be had."""
     name = session.target.identity.name
+    change = session.target.change()
+    if change is not None and change.gone:
+        return session.end(change)
     if session.target.liveness is Liveness.DEAD:
         why = f"{name} is dead: its CPUs do not run"
     elif stepping:

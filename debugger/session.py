@@ -13,7 +13,7 @@ from adeos.text import printable
 from debugger import packet
 from debugger.errors import TargetError
 from debugger.packet import Event, Kind
-from debugger.target import Target, Thread
+from debugger.target import Change, Target, Thread
 
 _log = logging.getLogger(__name__)
 
@@ -89,12 +89,17 @@ class Session:
         change = self.target.change() if self.phase is Phase.RESUMED else None
         if change is None:
             return b""
+        if change.gone:
+            return self._send(self.end(change))
         self.say(f"{self.target.identity.name}: {change.text}")
-        if not change.gone:
-            self.focus = self.target.focus
-            return self._send(self.stop(SIGTRAP))
+        self.focus = self.target.focus
+        return self._send(self.stop(SIGTRAP))
+
+    def end(self, change: Change) -> bytes:
+        """The exit reply: the kernel that was looked at is no more."""
         self.phase = Phase.STOPPED
-        return self._send(b"X09" + self._process())
+        self.say(f"{self.target.identity.name}: {change.text}")
+        return b"X09" + (b";process:%x" % self.target.identity.number if self.multiprocess else b"")
 
     def say(self, text: str) -> None:
         """A line for the client's console; goes out before the next stop reply only."""
@@ -118,9 +123,6 @@ class Session:
         if self.multiprocess:
             return b"p%x.%x" % (self.target.identity.number, tid)
         return b"%x" % tid
-
-    def _process(self) -> bytes:
-        return b";process:%x" % self.target.identity.number if self.multiprocess else b""
 
     def thread(self, ident: bytes) -> Thread:
         """The thread of an id on the wire; 0 and -1 give the selected one."""

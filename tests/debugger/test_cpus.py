@@ -89,6 +89,20 @@ def test_a_crash_is_noticed_and_shown(machine: Machine) -> None:
     assert cpus.change() is None
 
 
+def test_a_crash_record_is_awaited_and_counts_before_later_frames(machine: Machine) -> None:
+    cpus = BridgeCpus(machine.bridge, machine.hold)
+    machine.vnodes[1].crash()
+    abi.CRASH.put(machine.bridge.view, abi.VN_BR_CRASH, "state", abi.VN_CRASH_WRITING)
+    assert cpus.change() is None
+    machine.park(1)
+    change = cpus.change()
+    assert change is not None
+    assert change.text == "crashed"
+    machine.sample(0, 0x999, tsc=1 << 60, area=abi.VN_BR_DEBUG_REGS)
+    cpus.refresh()
+    assert cpus.registers(0)["rip"] == 0xFFFFFFFF81000000
+
+
 def test_a_hung_vnode_is_dead_once_it_is_fenced(machine: Machine) -> None:
     machine.sample(0, 1, tsc=5)
     cpus = BridgeCpus(machine.bridge, machine.hold)

@@ -215,6 +215,14 @@ def test_a_restart_ends_the_process(client: Client, target: PlainTarget) -> None
     assert client.payloads(client.session.poll()) == [b"X09;process:2"]
 
 
+def test_continue_after_a_restart_ends_the_process(
+    dead_client: Client,
+) -> None:
+    dead_client.session.target.next_change = Change("restarted", gone=True)  # type: ignore[attr-defined]
+    assert dead_client.ask(b"vCont;c") == b"X09"
+    assert dead_client.console == "web: restarted\n"
+
+
 def test_physical_addresses(client: Client) -> None:
     assert client.ask(b"qqemu.PhyMemMode") == b"0"
     assert client.ask(b"Qqemu.PhyMemMode:1") == b"OK"
