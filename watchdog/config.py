@@ -56,6 +56,9 @@ class VnodeWatch(Base, frozen=True):
     sched: Layer = Layer(period_ms=20, limit_ms=1000)
     user: Layer = Layer(period_ms=100, limit_ms=3000)
     boot_timeout_ms: int = 60_000
+    agent: bool = True
+    """False for a kernel without vnode_agent: it is judged by its jiffies alone."""
+    jiffies: Layer = Layer(period_ms=500, limit_ms=5000)
 
 
 class Restart(Base, frozen=True):
@@ -304,7 +307,7 @@ def _check_vnode(
     _check_memory(reader, vnode, (*path, "memory"), machine)
     if len(vnode.cmdline.encode()) > CMDLINE_MAX or not vnode.cmdline.isprintable():
         reader.mistake((*path, "cmdline"), "too long or not printable", f"{CMDLINE_MAX} at most")
-    for name in ("irq", "sched", "user"):
+    for name in ("irq", "sched", "user", "jiffies"):
         layer: Layer = getattr(vnode.watch, name)
         where = (*path, "watch", name)
         _number(reader, (*where, "period_ms"), layer.period_ms, 1, 10_000)

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from adeos.errors import AdeosError, FenceError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from crashdump.incident import Witness
-from watchdog import actions, events, log, registers
+from watchdog import actions, events, log, registers, vitals
 from watchdog.composer import Composer
 from watchdog.dumps import Dumps
 from watchdog.errors import WatchdogError
@@ -46,6 +46,9 @@ class Host(Protocol):
 
     def publish(self, unit: Unit) -> None:
         """Write the vnode's entry in the root bridge."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the watch."""
 
 
 class Executor:
@@ -205,6 +208,7 @@ class Executor:
         assert bridge is not None
         unit.watched = Watched(bridge, unit.config, action.incarnation, self.tsc_khz, tsc)
         self.dumps.write_due(unit.id)
+        self.host.spawn(vitals.follow(self.machine, unit, unit.watched))
         return events.Started(action.incarnation)
 
     async def wait(self, unit: Unit, action: actions.Action) -> events.Event | None:

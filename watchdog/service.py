@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from adeos.bridge import RootBridge
 from adeos.machine import Machine
 from crashdump.incident import Witness
-from watchdog import adopting, events, log, realtime, status
+from watchdog import adopting, events, log, realtime, status, vitals
 from watchdog.config import Config
 from watchdog.detector import OwnPace
 from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
@@ -181,7 +181,7 @@ class Service:
 
     # Run
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside the watch; its end is not awaited."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -198,6 +198,8 @@ class Service:
             self.spawn(self.executor.run(unit))
             if unit.vnode.state is State.RUNNING:
                 self.spawn(self.executor.prepare(unit))
+            if unit.watched is not None:
+                self.spawn(vitals.follow(self.machine, unit, unit.watched))
         loop.add_reader(self.machine.fileno(), self.on_portal)
         self.spawn(self._ticks())
         for unit in wanted:

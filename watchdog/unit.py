@@ -34,6 +34,7 @@ class Watched:
             len(config.cpus), [layer.limit_ms * tsc_khz for layer in layers], now
         )
         self.boot = BootWatch(now, config.watch.boot_timeout_ms * tsc_khz)
+        self.jiffies_limit = config.watch.jiffies.limit_ms * tsc_khz
         self.counts: Callable[[], Counts] = bridge.beat_counts(len(config.cpus))
         self.malformed = 0
         """Ticks in a row in which the bridge held what no agent writes."""

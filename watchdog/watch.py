@@ -48,9 +48,7 @@ def look(unit: Unit, now: int, rung: int = 0) -> Event | None:
     if fault is not None:
         return _faulted(watched, fault, now, rung)
     if word is abi.State.NONE:
-        if watched.boot.failed(now):
-            return _faulted(watched, Fault("boot", watched.incarnation), now, rung)
-        return None
+        return _without_agent(unit, watched, now)
     watched.detector.patience = 1 if unit.vnode.state in (State.RUNNING, State.SUSPECT) else BOOTING
     verdict = watched.detector.observe(watched.counts(), now)
     if unit.vnode.state is State.BOOTING and verdict.level < Level.FAILED:
@@ -58,12 +56,30 @@ def look(unit: Unit, now: int, rung: int = 0) -> Event | None:
     return _from_verdict(unit, watched, verdict, now)
 
 
+def _without_agent(unit: Unit, watched: Watched, now: int) -> Event | None:
+    """Judge by jiffies: they move, so it lives; they stopped, so it hangs."""
+    boot = watched.boot
+    if unit.config.watch.agent or not boot.jiffies_seen:
+        if boot.failed(now):
+            return _boot_failed(watched, now)
+        return None
+    if now - boot.jiffies_seen > watched.jiffies_limit:
+        return _faulted(watched, Fault("hang", watched.incarnation), now, 0, boot.jiffies_seen)
+    return Ready(watched.incarnation) if unit.vnode.state is State.BOOTING else None
+
+
 def _still_booting(watched: Watched, word: abi.State, now: int) -> Event | None:
     if word is abi.State.RUNNING or watched.detector.armed(abi.Layer.USER):
         return Ready(watched.incarnation)
     if watched.boot.failed(now):
-        return _faulted(watched, Fault("boot", watched.incarnation), now, 0)
+        return _boot_failed(watched, now)
     return None
+
+
+def _boot_failed(watched: Watched, now: int) -> Faulted:
+    """Nobody knows when it went wrong, so its time counts from the start."""
+    fault = Fault("boot", watched.incarnation)
+    return _faulted(watched, fault, now, 0, watched.boot.started)
 
 
 def _from_verdict(unit: Unit, watched: Watched, verdict: Verdict, now: int) -> Event | None:

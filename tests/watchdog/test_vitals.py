@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Vnodes without an agent: their jiffies tell.  The search for a real kernel is introspect's test."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog import vitals
+
+
+@pytest.fixture
+def silent(make_rig, rig_tools, monkeypatch):
+    """A vnode whose kernel has no agent, with jiffies that this test moves."""
+    clock = {"ticks": 100, "move": True}
+
+    def read() -> int:
+        clock["ticks"] += clock["move"]
+        return clock["ticks"]
+
+    monkeypatch.setattr(vitals, "readers", lambda machine, base, size: [read])
+
+    def make(agent: bool):
+        watch = f"agent = {str(agent).lower()}\njiffies = {{ period_ms = 50, limit_ms = 400 }}\n"
+        text = rig_tools.vnode_text(1, "one", [1], 'on_crash = "destroy"')
+        text = text.replace("[vnode.restart]", watch + "[vnode.restart]")
+        return make_rig(text, rig_tools.LastingMachine(boots=False)).start(), clock
+
+    return make
+
+
+def test_moving_jiffies_are_life_and_standing_ones_a_hang(silent) -> None:
+    rig, clock = silent(agent=False)
+    rig.wait(1, "running")
+    clock["move"] = False
+    rig.wait(1, "stopped")
+    (incident,) = rig.finished(1)
+    assert incident.reason == "hang" and incident.crash
+
+
+def test_moving_jiffies_double_the_time_to_boot(silent) -> None:
+    rig, _clock = silent(agent=True)
+    rig.wait(1, "stopped")
+    (incident,) = rig.finished(1)
+    assert incident.reason == "boot"
+    assert incident.stamps["seen"] >= 2 * 1500 * 1_000_000  # ns since the start

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel's jiffies, read from its memory: whether it lives when no agent says so.
+
+For a vnode whose boot takes long, and for kernels without the agent.  The
+kernel is searched in the region, with no help from it; a region may hold the
+remains of a predecessor too, so all kernels found are read and any that moves counts.
+Limits: one reading a period; the search takes a second of CPU under
+emulation, in a worker thread, so it begins only when it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from adeos import abi
+from adeos.machine import Machine
+from introspect.errors import IntrospectError
+from introspect.kernel import Kernel
+from introspect.memory import BufferMemory
+from watchdog import log
+from watchdog.states import State
+from watchdog.unit import Unit, Watched
+
+SEARCH_AGAIN_S = 2.0
+
+Reader = Callable[[], int]
+
+
+def readers(machine: Machine, base: int, size: int) -> list[Reader]:
+    """Readers of the jiffies of every kernel in a region; [] when there is none yet."""
+    memory = BufferMemory([(base, machine.view(base, size))])
+    found: list[Reader] = []
+    for kernel in Kernel.find_all(memory, live=True):
+        try:
+            address = kernel.symbols.address("jiffies")
+        except IntrospectError:
+            continue
+        found.append(_reader(kernel, address))
+    return found
+
+
+def _reader(kernel: Kernel, address: int) -> Reader:
+    def read() -> int:
+        try:
+            return int.from_bytes(kernel.read(address, 8), "little")
+        except IntrospectError:
+            return 0
+
+    return read
+
+
+async def follow(machine: Machine, unit: Unit, watched: Watched) -> None:
+    """Feed jiffies to the boot watch of one incarnation, as long as it needs them."""
+    watch = unit.config.watch
+    if watch.agent:
+        await asyncio.sleep(watch.boot_timeout_ms / 2000)
+    found: list[Reader] = []
+    while unit.watched is watched and needed(unit, watched):
+        region = unit.region
+        if not found and region is not None:
+            found = await asyncio.to_thread(_search, machine, region.base, region.size)
+            if found:
+                log.write("info", "jiffies", vnode=unit.id, kernels=len(found))
+            else:
+                await asyncio.sleep(SEARCH_AGAIN_S)
+                continue
+        total = sum([read() for read in found])
+        watched.boot.vital(total, machine.tsc())
+        await asyncio.sleep(watch.jiffies.period_ms / 1000)
+
+
+def _search(machine: Machine, base: int, size: int) -> list[Reader]:
+    try:
+        return readers(machine, base, size)
+    except IntrospectError:
+        return []
+
+
+def needed(unit: Unit, watched: Watched) -> bool:
+    """Whether nothing better than jiffies tells of this incarnation."""
+    if not unit.config.watch.agent:
+        return True
+    try:
+        return unit.vnode.state is State.BOOTING and watched.word() is abi.State.NONE
+    except ValueError:
+        return False
