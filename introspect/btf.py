@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -437,12 +437,34 @@ class Btf:
             return self.type(found).target
         return self.base.variable(name) if self.base else None
 
+    def of_kind(self, *kinds: Kind) -> Iterator[Type]:
+        """This blob's types of these kinds, in the order of their ids."""
+        for index, start in enumerate(self._starts):
+            if self._words[start + 1] >> 24 & 31 in kinds:
+                yield self.type(self.first + index)
+
+    @cached_property
+    def _enumerators(self) -> dict[str, tuple[Type, int]]:
+        return {
+            name: (kind, value)
+            for kind in self.of_kind(Kind.ENUM, Kind.ENUM64)
+            for name, value in kind.enumerators
+        }
+
+    def enumerator(self, name: str) -> tuple[Type, int]:
+        """(enum, value) of an enumerator of any enum; NotFound when there is none."""
+        found = self._enumerators.get(name)
+        if found is None and self.base:
+            return self.base.enumerator(name)
+        if found is None:
+            raise NotFound(f"no enumerator {name!r} in this kernel's BTF")
+        return found
+
     def function(self, name: str) -> Type:
         """The prototype of function `name`; NotFound when BTF does not have it."""
-        for type_id in range(self.first, self.end):
-            kind = self._words[self._starts[type_id - self.first] + 1] >> 24 & 31
-            if kind == Kind.FUNC and self.type(type_id).name == name:
-                return self.type(type_id).target
+        for kind in self.of_kind(Kind.FUNC):
+            if kind.name == name:
+                return kind.target
         if self.base:
             return self.base.function(name)
         raise NotFound(f"no function {name!r} in this kernel's BTF")

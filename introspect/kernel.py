@@ -47,7 +47,7 @@ class Layout:
     encryption: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Kernel:
     """One kernel in one memory.  `live` says that it may be running while it is read."""
 
@@ -140,6 +140,9 @@ class Kernel:
             raise Corrupt(f"the page tables do not map the kernel: {fault}", text) from None
         if leaf.pa + text - leaf.va != text - KERNEL_MAP + self.phys_base:
             raise Corrupt("the page tables contradict phys_base", text)
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self.release} at physical {self.phys_base:#x}>"
 
     # Facts
 

@@ -4,6 +4,9 @@
 The guest tells the truth about itself on a second serial port (the files of
 /proc, gzipped), then the memory is frozen: a raw file, and on request a
 vmcore made by QEMU.  About five seconds under TCG for 256 MiB.
+
+noirqdebug: PREEMPT_RT kernels else take QEMU's busy serial port for a stuck
+interrupt and switch it off.
 """
 
 from __future__ import annotations
@@ -157,7 +160,7 @@ def running(
         "-serial", f"file:{directory / 'console'}", "-serial", f"file:{directory / 'truth.gz'}",
         "-qmp", f"unix:{directory / 'qmp'},server=on,wait=off",
         "-kernel", str(kernel), "-initrd", str(initrd_file),
-        "-append", f"console=ttyS0 quiet panic=-1 {cmdline}", *qemu_args,
+        "-append", f"console=ttyS0 quiet panic=-1 noirqdebug {cmdline}", *qemu_args,
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=(directory / "qemu.err").open("wb"))
     try:
