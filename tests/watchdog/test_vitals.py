@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Vnodes without an agent: their jiffies tell.  The search for a real kernel is introspect's test."""
+"""Vnodes without an agent: jiffies tell.  Finding a real kernel is introspect's test."""
 
 from __future__ import annotations
 
