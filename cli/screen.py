@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import shutil
 import sys
 import termios
 import tty
@@ -46,8 +47,8 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show lines from the top, cut to the terminal's size."""
-        columns, rows = os.get_terminal_size(sys.stdout.fileno())
-        text = "".join(f"{cut(line, columns)}\x1b[K\r\n" for line in lines[: rows - 1])
+        columns, rows = shutil.get_terminal_size()  # 80 x 24 where the terminal says 0 x 0
+        text = "".join(f"{cut(line, columns)}\x1b[K\n" for line in lines[: rows - 1])
         sys.stdout.write(f"\x1b[H{text}\x1b[J")
         sys.stdout.flush()
 
