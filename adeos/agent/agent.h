@@ -47,7 +47,6 @@ void inject_hang_here(void);
 /* crash.c */
 int crash_init(void);
 bool crash_nmi(struct pt_regs *regs);	/* true when the NMI was ours */
-bool crash_reported(void);
 
 /* reboot.c */
 int reboot_init(void);

@@ -57,11 +57,6 @@ struct oops {
 
 static DEFINE_PER_CPU(struct oops, last_oops);
 
-bool crash_reported(void)
-{
-	return READ_ONCE(record->state) != VN_CRASH_EMPTY;
-}
-
 static void mark_saved(unsigned int cpu)
 {
 	set_bit(cpu, (unsigned long *)&record->cpus_saved);

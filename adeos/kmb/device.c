@@ -155,17 +155,23 @@ static int run_locked(struct file *file, const struct command *c, union argument
 	return rc;
 }
 
-static long clear_memory(struct file *file, void __user *p)
+static bool is_owner(struct file *file)
 {
-	struct kmb_range range;
 	bool mine;
 
-	if (copy_from_user(&range, p, sizeof(range)))
-		return -EFAULT;
 	mutex_lock(&kmb_lock);
 	mine = owner == file;
 	mutex_unlock(&kmb_lock);
-	return mine ? kmb_clear(&range) : -EACCES;
+	return mine;
+}
+
+static long clear_memory(struct file *file, void __user *p)
+{
+	struct kmb_range range;
+
+	if (copy_from_user(&range, p, sizeof(range)))
+		return -EFAULT;
+	return is_owner(file) ? kmb_clear(&range) : -EACCES;
 }
 
 static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
@@ -193,16 +199,6 @@ static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
 		rc = -EFAULT;
 	kfree(a);
 	return rc;
-}
-
-static bool is_owner(struct file *file)
-{
-	bool mine;
-
-	mutex_lock(&kmb_lock);
-	mine = owner == file;
-	mutex_unlock(&kmb_lock);
-	return mine;
 }
 
 static void forbid_writing(struct vm_area_struct *vma)
