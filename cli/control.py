@@ -83,7 +83,7 @@ def carry_out(
 
 
 def _facts(reply: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in reply.items() if key != "ok"}
+    return {key: value for key, value in reply.items() if key not in ("ok", "id")}
 
 
 def report(session: Session, items: Sequence[dict[str, Any]]) -> None:
