@@ -39,6 +39,18 @@ HIGH_POOL = Range(0x140000000, GIB)  # from 4 GiB on a machine has a GiB to give
 SLOTS = Range(0x10000, 5 * 0x10000)  # start-up code of the vnodes' CPUs: 64 KiB each
 
 
+# An emulated CPU stands still for as long as the host has no time for it, and nothing in the box can
+# tell that from a hang: limits that a host with all CPUs busy keeps.
+WATCH = """[vnode.watch]
+irq = { period_ms = 10, limit_ms = 500 }
+sched = { period_ms = 20, limit_ms = 2000 }
+user = { period_ms = 100, limit_ms = 5000 }
+"""
+RESTART = """[vnode.restart]
+intensity = 100  # here faults are wanted
+"""
+
+
 @dataclass(frozen=True)
 class Layout:
     """What the vnodes get."""
@@ -118,4 +130,5 @@ def vnodes_toml(layout: Layout, kernel: str, module: str) -> str:
         text += f'initrd = "{INITRD}"\ncpus = [{", ".join(map(str, cpus))}]\n'
         text += f'memory = "256M"\nautostart = {str(autostart).lower()}\n'
         text += "inject = true  # vnode-debug inject: this is a place to try things out\n"
+        text += WATCH + RESTART
     return text

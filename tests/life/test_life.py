@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole toolkit in the box: real kernels are started, fail, are captured, restarted, looked into.
+
+Every fault is put into vnode 2 (beta) or 3 (pair); vnode 1 (alpha) is the witness and must live
+through all of it as the incarnation it started as.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    RunningBox = Any
+
+pytestmark = [pytest.mark.box, pytest.mark.timeout(900)]
+
+FAULTS = ("panic", "oops", "hang", "softlockup", "irqhang", "reboot")
+UNTIL = 180.0  # s; an incident takes some seconds on an idle machine
+
+
+class Vnodes:
+    """`vnode-debug` in the box."""
+
+    def __init__(self, box: RunningBox) -> None:
+        self.box = box
+
+    def run(self, *words: str, timeout: float = 200) -> Any:
+        return self.box.run(["vnode-debug", *words], timeout)
+
+    def text(self, *words: str, timeout: float = 200) -> str:
+        return str(self.box.check(["vnode-debug", *words], timeout))
+
+    def json(self, *words: str, timeout: float = 200) -> Any:
+        return json.loads(self.text(*words, "--json", timeout=timeout))
+
+    def status(self, vnode: int) -> dict[str, Any]:
+        return next(one for one in self.json("status") if one["id"] == vnode)
+
+    def last_incident(self, vnode: int) -> int:
+        found = self.json("incidents", "--vnode", str(vnode), "-r", "-n", "1")
+        return found[0]["id"] if found else 0
+
+    def incident_after(self, number: int, vnode: int) -> dict[str, Any]:
+        """The first incident of `vnode` later than `number`, once it is over with its dump."""
+        deadline = time.monotonic() + UNTIL
+        later: list[dict[str, Any]] = []
+        while time.monotonic() < deadline:
+            later = [i for i in self.json("incidents", "--vnode", str(vnode)) if i["id"] > number]
+            if later and over(later[0]):
+                return self.json("show", str(later[0]["id"]))
+            time.sleep(0.3)
+        pytest.fail(f"no finished incident of vnode {vnode} after {number}: {later}")
+
+    def fail(self, vnode: int, *words: str) -> dict[str, Any]:
+        """Injects a fault and gives its incident."""
+        before = self.last_incident(vnode)
+        self.text("inject", str(vnode), *words)
+        return self.incident_after(before, vnode)
+
+    def wait(self, vnode: int, state: str) -> dict[str, Any]:
+        deadline = time.monotonic() + UNTIL
+        while (one := self.status(vnode))["state"] != state:
+            assert time.monotonic() < deadline, f"vnode {vnode} is {one['state']}, not {state}"
+            time.sleep(0.3)
+        return one
+
+
+def over(incident: dict[str, Any]) -> bool:
+    pending = ("held", "copying", "copied", "writing")
+    return incident["state"] != "open" and incident["dump"]["state"] not in pending
+
+
+def user_beats(status: dict[str, Any]) -> int:
+    return sum(cpu["user"]["beats"] for cpu in status["beats"])
+
+
+@pytest.fixture(scope="module")
+def vnodes(box: RunningBox) -> Iterator[Vnodes]:
+    both = Vnodes(box)
+    both.text("up", "--wait")
+    yield both
+    both.text("down", timeout=120)
+
+
+@pytest.fixture(autouse=True)
+def _alpha_lives(vnodes: Vnodes) -> Iterator[None]:
+    before = vnodes.status(1)
+    assert before["state"] == "running"
+    yield
+    after = vnodes.status(1)
+    assert after["state"] == "running"
+    assert after["incarnation"] == before["incarnation"] == 1
+    assert user_beats(after) > user_beats(before)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_named_and_the_vnode_restarted(vnodes: Vnodes, fault: str) -> None:
+    before = vnodes.wait(2, "running")
+    incident = vnodes.fail(2, fault)
+    assert incident["reason"] == fault
+    assert incident["state"] == "complete"
+    assert incident["outcome"] == "restarted"
+    assert incident["crash"] == (fault != "reboot")
+    assert incident["dump"]["state"] == ("none" if fault == "reboot" else "done")
+    assert incident["witnesses"][0]["after"] > incident["witnesses"][0]["before"]
+    after = vnodes.wait(2, "running")
+    assert after["incarnation"] == before["incarnation"] + 1
+
+
+def test_halt_is_no_crash(vnodes: Vnodes) -> None:
+    vnodes.wait(2, "running")
+    incident = vnodes.fail(2, "halt")
+    assert (incident["reason"], incident["crash"]) == ("halt", False)
+    assert incident["dump"]["state"] == "none"
+    assert vnodes.status(2)["state"] == "halted"
+    vnodes.text("start", "2", "--wait")
+    assert vnodes.status(2)["state"] == "running"
+
+
+def test_panics_in_a_row(vnodes: Vnodes) -> None:
+    for _ in range(3):
+        vnodes.wait(2, "running")
+        incident = vnodes.fail(2, "panic")
+        assert (incident["reason"], incident["outcome"]) == ("panic", "restarted")
+        assert incident["dump"]["state"] == "done"
+
+
+def test_stages_come_in_order(vnodes: Vnodes) -> None:
+    vnodes.wait(2, "running")
+    incident = vnodes.fail(2, "panic")
+    stages = ["fault", "reported", "seen", "fenced", "captured", "started", "running"]
+    stamps = incident["stamps"]
+    assert list(stamps) == stages
+    assert list(stamps.values()) == sorted(stamps.values())
+
+
+def test_log_of_a_running_and_of_a_dead_vnode(vnodes: Vnodes) -> None:
+    vnodes.wait(2, "running")
+    assert "Linux version 6.1" in vnodes.text("log", "2")
+    incident = vnodes.fail(2, "oops")
+    log = vnodes.text("log", "--incident", str(incident["id"]))
+    assert "BUG: kernel NULL pointer dereference" in log
+    assert "Kernel panic - not syncing" in log
+
+
+def test_attach_to_a_running_vnode(vnodes: Vnodes) -> None:
+    vnodes.wait(2, "running")
+    text = vnodes.text(
+        "attach", "2", "--batch", "-ex", "x/s linux_banner", "-ex", "info threads", "-ex", "x/i $pc"
+    )
+    assert "Linux version 6.1" in text
+    assert "CPU 0" in text
+    assert "=> 0xffffffff" in text
+    assert vnodes.status(2)["state"] == "running"
+
+
+def test_attach_to_a_dead_vnode(vnodes: Vnodes) -> None:
+    vnodes.wait(2, "running")
+    incident = vnodes.fail(2, "panic")
+    arguments = ("--batch", "-ex", "x/s linux_banner", "-ex", "info threads", "-ex", "bt")
+    text = vnodes.text("attach", "--incident", str(incident["id"]), *arguments)
+    assert "Linux version 6.1" in text
+    assert "panic" in text
+
+
+@pytest.mark.parametrize("cpu", [0, 1])
+def test_panic_on_either_cpu_of_a_pair(vnodes: Vnodes, cpu: int) -> None:
+    if vnodes.status(2)["state"] != "stopped":
+        vnodes.text("stop", "2", "--wait")
+    if vnodes.status(3)["state"] != "running":
+        vnodes.text("start", "3", "--wait")
+    incident = vnodes.fail(3, "panic", "--cpu", str(cpu))
+    assert (incident["reason"], incident["cpu"]) == ("panic", cpu)
+    assert f"CPU {cpu}" in incident["message"]
+    text = vnodes.text(
+        "attach", "--incident", str(incident["id"]), "--batch", "-ex", "thread apply all p $pc"
+    )
+    assert text.count("0xffffffff") == 2, text  # registers of both CPUs
+
+
+def test_back_to_beta(vnodes: Vnodes) -> None:
+    """A vnode whose CPU another one has is refused, and started once it is free."""
+    if vnodes.status(3)["state"] != "running":
+        vnodes.text("start", "3", "--wait")
+    refused = vnodes.run("start", "2")
+    assert refused.returncode != 0
+    assert "pair" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    vnodes.text("stop", "3", "--wait")
+    vnodes.text("start", "2", "--wait")
+
+
+def kill_daemon(vnodes: Vnodes) -> None:
+    root = next(one for one in vnodes.json("status") if one["id"] == 0)
+    vnodes.box.check(["kill", "-9", str(root["pid"])])
+
+
+def test_killed_daemon_is_replaced_and_adopts(vnodes: Vnodes) -> None:
+    before = vnodes.wait(2, "running")
+    kill_daemon(vnodes)
+    assert "dead" in vnodes.text("status")
+    vnodes.text("up", "--wait")
+    after = vnodes.status(2)
+    assert (after["state"], after["incarnation"]) == ("running", before["incarnation"])
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.15, 0.4, 1.0, 2.5])
+def test_daemon_killed_during_an_incident(vnodes: Vnodes, moment: float) -> None:
+    """Whatever it was at, its successor ends it: one incident, one restart, a dump or a reason."""
+    before = vnodes.wait(2, "running")
+    last = vnodes.last_incident(2)
+    vnodes.text("inject", "2", "panic")
+    time.sleep(moment)
+    kill_daemon(vnodes)
+    vnodes.text("up", "--wait", timeout=UNTIL)
+    incident = vnodes.incident_after(last, 2)
+    assert incident["reason"] == "panic"
+    assert incident["state"] in ("complete", "interrupted")
+    assert incident["dump"]["state"] == "done" or incident["dump"]["reason"]
+    assert vnodes.wait(2, "running")["incarnation"] == before["incarnation"] + 1
+    assert vnodes.last_incident(2) == incident["id"]
