@@ -19,7 +19,7 @@ from introspect.memory import Buffer, FileMemory, map_file
 EM_X86_64, ET_CORE = 62, 4
 PT_LOAD, PT_NOTE, PN_XNUM = 1, 4, 0xFFFF
 NT_PRSTATUS = 1
-PRSTATUS_SIZE, PRSTATUS_REGISTERS = 336, 112
+PRSTATUS_REGISTERS, USER_REGS_SIZE = 112, 216
 MAX_HEADERS, MAX_NOTES = 1 << 20, 64 << 20
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
@@ -63,12 +63,17 @@ class ElfMemory(FileMemory):
     @property
     def registers(self) -> list[bytes]:
         """struct user_regs_struct of each CPU, 216 bytes, in the order of the notes."""
-        start, end = PRSTATUS_REGISTERS, PRSTATUS_REGISTERS + 216
-        return [
-            note.data[start:end]
-            for note in self.notes
-            if note.name == b"CORE" and note.type == NT_PRSTATUS and len(note.data) >= end
-        ]
+        return prstatus_registers(self.notes)
+
+
+def prstatus_registers(notes: Sequence[Note]) -> list[bytes]:
+    """The registers of each PRSTATUS note."""
+    start, end = PRSTATUS_REGISTERS, PRSTATUS_REGISTERS + USER_REGS_SIZE
+    return [
+        note.data[start:end]
+        for note in notes
+        if note.name == b"CORE" and note.type == NT_PRSTATUS and len(note.data) >= end
+    ]
 
 
 def open_elf(path: Path) -> ElfMemory:

@@ -209,6 +209,10 @@ def open_image(
         from introspect.elfcore import open_elf
 
         return open_elf(path)
+    if head.startswith((b"KDUMP   ", b"makedumpfile")):
+        from introspect.kdump import open_kdump
+
+        return open_kdump(path)
     if size < PAGE:
         raise BadImage(f"{path}: {size} bytes are too few for a memory image")
     return FileMemory(path, [(base, 0, size)])
