@@ -72,9 +72,10 @@ def _kernel(
         raise NothingThere(f"{name}: {error}") from None
 
 
-def dump(path: Path, number: int = 1) -> KernelTarget:
+def dump(path: Path, number: int = 1, name: str = "") -> KernelTarget:
     """A memory image or vmcore in a file, with the registers it holds.
 
+    `number` and `name` are what gdb calls it; the name is the file's unless given.
     NothingThere when it is no memory image or there is no kernel in it.
     """
     try:
@@ -84,7 +85,9 @@ def dump(path: Path, number: int = 1) -> KernelTarget:
     kernel = _kernel(memory, str(path))
     saved = _registers(memory)
     return KernelTarget(
-        Identity(number, path.name), kernel, DumpCpus(saved, max(len(saved), _present(kernel)))
+        Identity(number, name or path.name),
+        kernel,
+        DumpCpus(saved, max(len(saved), _present(kernel))),
     )
 
 

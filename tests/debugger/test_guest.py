@@ -295,7 +295,7 @@ class OneVnode:
             frame = abi.FRAME.unpack(bytes(abi.FRAME.size))._replace(
                 flags=abi.VN_FRAME_GP | abi.VN_FRAME_CONTROL, tsc=1, regs=regs, cr3=values["cr3"]
             )
-            where = at + abi.VN_BR_CRASH_REGS + cpu * abi.FRAME.size
+            where = at + abi.VN_BR_DEBUG_REGS + cpu * abi.FRAME.size
             self.memory[where : where + abi.FRAME.size] = abi.FRAME.pack(frame)
 
     def query(self, _vnode: int) -> Binding | None:
