@@ -139,7 +139,7 @@ def test_a_running_kernel(guest: Guest, program: str) -> None:
 
 @pytest.mark.parametrize("program", GDBS)
 def test_what_watching_refuses(guest: Guest, program: str) -> None:
-    commands = ["stepi", "break schedule", "continue", "finish", "set $rax = 1", "detach"]
+    commands = ["stepi", "break schedule", "continue", "finish", "set $rax = 0x5ca1ab1e", "detach"]
     out = ask_gdb(program, guest.target(), commands)
     assert "cannot be stepped" in out
     assert "no breakpoint was set" in out
