@@ -39,6 +39,7 @@ class Stage:
             image = self._images.get(spec)
             if image is None:
                 image = self._images[spec] = _read(spec, self._images)
+                self._fresh.add(spec)  # its digests were taken this moment
             return image
 
     def refresh(self, spec: Spec) -> None:
@@ -57,11 +58,12 @@ class Stage:
 
     def take(self, spec: Spec) -> Image:
         """The image for one start, its digests checked since the last one."""
+        image = self.get(spec)
         if spec not in self._fresh:
             self.refresh(spec)
         with self._lock:
             self._fresh.discard(spec)
-        return self.get(spec)
+        return image
 
     def forget(self, spec: Spec) -> None:
         """Read the files again at the next use."""

@@ -79,6 +79,8 @@ async def _evidence(
             bridge_incarnation = 0
     current = max(incarnation, bridge_incarnation)
     up, fault = _examine(service, unit, bridge_incarnation or incarnation)
+    if not unit.config.watch.agent:
+        up = word in (State.RUNNING, State.SUSPECT)  # its bridge never says anything
     unit.last_incident = status.last_incident if status else 0
     recent = [one for one in unfinished if one.opened >= booted]
     recorded = await service.executor.ledger.recorded(unit.id, current, booted)

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from adeos import abi
 from adeos.machine import Machine
-from introspect.errors import IntrospectError
-from introspect.kernel import Kernel
-from introspect.memory import BufferMemory
 from watchdog import log
 from watchdog.states import State
 from watchdog.unit import Unit, Watched
+
+if TYPE_CHECKING:
+    from introspect.kernel import Kernel
 
 SEARCH_AGAIN_S = 2.0
 
@@ -29,6 +30,10 @@ Reader = Callable[[], int]
 
 def readers(machine: Machine, base: int, size: int) -> list[Reader]:
     """Readers of the jiffies of every kernel in a region; [] when there is none yet."""
+    from introspect.errors import IntrospectError
+    from introspect.kernel import Kernel
+    from introspect.memory import BufferMemory
+
     memory = BufferMemory([(base, machine.view(base, size))])
     found: list[Reader] = []
     for kernel in Kernel.find_all(memory, live=True):
@@ -41,6 +46,8 @@ def readers(machine: Machine, base: int, size: int) -> list[Reader]:
 
 
 def _reader(kernel: Kernel, address: int) -> Reader:
+    from introspect.errors import IntrospectError
+
     def read() -> int:
         try:
             return int.from_bytes(kernel.read(address, 8), "little")
@@ -71,6 +78,8 @@ async def follow(machine: Machine, unit: Unit, watched: Watched) -> None:
 
 
 def _search(machine: Machine, base: int, size: int) -> list[Reader]:
+    from introspect.errors import IntrospectError
+
     try:
         return readers(machine, base, size)
     except IntrospectError:
