@@ -25,7 +25,8 @@ COLOUR = {"ok": "green", "note": "yellow", "missing": "red"}
 @click.option("--here", is_flag=True, help="Check this machine even when a box runs.")
 def command(session: Session, here: bool) -> int:
     """Check this machine and tell its limits."""
-    facts = machine_check.gather(open_machine=session.machine_factory or open_machine)
+    opener = session.machine_factory or open_machine
+    facts = machine_check.gather(open_machine=opener, box_accel=box_accel())
     role, checks = machine_check.role(facts), machine_check.check(facts)
     if session.json:
         output.write_json(
@@ -44,3 +45,16 @@ def command(session: Session, here: bool) -> int:
         output.write("\nLimits of containment")
         output.write("\n".join(f"- {limit}" for limit in machine_check.LIMITS))
     return ExitCode.DONE if machine_check.complete(checks) else ExitCode.MACHINE
+
+
+def box_accel() -> str:
+    """What QEMU runs a box with here; "" when none runs."""
+    from box import machine
+    from box.errors import BoxError
+
+    try:
+        status = machine.status()
+    except BoxError:
+        return ""
+    record = status.record
+    return record.accel if record is not None and status.state is machine.State.RUNNING else ""

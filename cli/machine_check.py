@@ -74,6 +74,8 @@ class Facts(NamedTuple):
     info_error: str
     headers: bool
     kvm: bool
+    box_accel: str
+    """What a box that runs here was started with (kvm only after a trial boot), or ""."""
     programs: frozenset[str]
 
 
@@ -86,7 +88,11 @@ class Check(NamedTuple):
     hint: str = ""
 
 
-def gather(root: Path = Path("/"), open_machine: Callable[[], Machine] | None = None) -> Facts:
+def gather(
+    root: Path = Path("/"),
+    open_machine: Callable[[], Machine] | None = None,
+    box_accel: str = "",
+) -> Facts:
     """Read the facts; open_machine is called when root has a /dev/kmb."""
     device = root / "dev/kmb"
     cpuinfo = _text(root / "proc/cpuinfo")
@@ -110,6 +116,7 @@ def gather(root: Path = Path("/"), open_machine: Callable[[], Machine] | None = 
         info_error=error,
         headers=(root / "lib/modules" / release / "build").exists(),
         kvm=os.access(root / "dev/kvm", os.R_OK | os.W_OK),
+        box_accel=box_accel,
         programs=frozenset(name for name in PROGRAMS if shutil.which(name)),
     )
 
@@ -273,14 +280,16 @@ def _host_memory(facts: Facts) -> Check:
 
 
 def _kvm(facts: Facts) -> Check:
-    if facts.kvm:
+    if facts.box_accel == "kvm":
         return Check(
-            "KVM",
-            Verdict.NOTE,
-            "/dev/kvm opens, which proves nothing: not used until a "
-            "guest has been seen to boot with it; the box runs emulated",
+            "KVM", Verdict.OK, "proven: a guest was seen to boot, and the box runs with it"
         )
-    return Check("KVM", Verdict.NOTE, "no /dev/kvm: the box runs emulated")
+    if not facts.kvm:
+        return Check("KVM", Verdict.NOTE, "no usable /dev/kvm: a box runs emulated")
+    if facts.box_accel:
+        return Check("KVM", Verdict.NOTE, "not proven: /dev/kvm opens, the box runs emulated")
+    text = "not proven: /dev/kvm opens, which is no sign that a guest boots; 'box up' tries it"
+    return Check("KVM", Verdict.NOTE, text)
 
 
 def complete(checks: list[Check]) -> bool:

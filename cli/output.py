@@ -5,7 +5,6 @@ Data goes to stdout, messages to stderr.  What comes from a vnode may hold
 terminal escapes, so everything shown passes through clean().
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -39,11 +38,15 @@ def write(text: str) -> None:
 
 def write_json(value: object) -> None:
     """One JSON document on stdout, indented; ASCII, so no escape gets through."""
+    import json
+
     write(json.dumps(value, indent=2, default=str))
 
 
 def write_json_line(value: object) -> None:
     """One JSON document on a line of its own, for streams."""
+    import json
+
     write(json.dumps(value, separators=(",", ":"), default=str))
 
 

@@ -28,6 +28,7 @@ def facts(**changes):
         info_error="",
         headers=True,
         kvm=False,
+        box_accel="",
         programs=frozenset(PROGRAMS),
     )
     return base._replace(**changes)
@@ -85,6 +86,8 @@ def test_a_missing_thing_has_a_hint():
 def test_kvm_is_never_proven_by_its_device():
     assert verdict("KVM", kvm=True) is Verdict.NOTE
     assert verdict("KVM", kvm=False) is Verdict.NOTE
+    assert verdict("KVM", kvm=True, box_accel="tcg") is Verdict.NOTE
+    assert verdict("KVM", kvm=True, box_accel="kvm") is Verdict.OK
 
 
 @pytest.mark.parametrize(
