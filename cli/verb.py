@@ -78,11 +78,14 @@ class Verb(ExamplesFirst):
         return super().invoke(ctx)
 
 
+GROUP_SETTINGS = {"invoke_without_command": True, "subcommand_metavar": "[VERB] [ARGS]..."}
+
+
 class VerbGroup(ExamplesFirst, click.Group):
     """Verbs under one name, such as box; the bare name shows its help."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **{"invoke_without_command": True, **settings})
+        super().__init__(*args, **{**GROUP_SETTINGS, **settings})
 
     def invoke(self, ctx: click.Context) -> Any:
         result = super().invoke(ctx)

@@ -191,8 +191,10 @@ def test_commands_without_a_daemon(vd, rig):
 def test_waiting_notices_the_daemons_death(vd, rig):
     rig.mute.add(3)
     rig.machine.boots = False
-    threading.Timer(0.3, rig.stop).start()
+    killer = threading.Timer(0.3, rig.stop)
+    killer.start()
     code, _, err = vd("start", "three", "--wait", "--timeout", "20")
+    killer.join()
     assert code == 6
     assert "the daemon died over it" in err
 
