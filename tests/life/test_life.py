@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole toolkit in the box: real kernels are started, fail, are captured, restarted, looked into.
+"""The whole toolkit in the box: real kernels are started, fail, are captured and restarted.
 
 Every fault is put into vnode 2 (beta) or 3 (pair); vnode 1 (alpha) is the witness and must live
 through all of it as the incarnation it started as.

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the time of an incident goes: medians over panics and hangs of one vnode.
+
+    vnode-debug box up && vnode-debug up --wait
+    .venv/bin/python bench/incidents.py --vnode 2 -n 10 panic irqhang
+
+Works on the vnodes that run, in the box or on the machine, through the command alone.  Prints for
+each step its median, minimum and maximum in ms.  Host load changes all of them: `load` is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+COMMAND = str(Path(sys.executable).with_name("vnode-debug"))
+PENDING = ("held", "copying", "copied", "writing")
+UNTIL = 120.0  # s, for one incident
+
+
+def verb(*words: str) -> Any:
+    """The JSON answer of a verb."""
+    done = subprocess.run([COMMAND, *words, "--json"], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def last(vnode: str) -> dict[str, Any]:
+    """The newest incident of a vnode; {} when there is none."""
+    found = verb("incidents", "--vnode", vnode, "-r", "-n", "1")
+    return dict(found[0]) if found else {}
+
+
+def fail(vnode: str, fault: str) -> dict[str, Any]:
+    """Injects a fault and waits until the vnode runs again and its dump is written."""
+    before = last(vnode).get("id", 0)
+    verb("inject", vnode, fault)
+    end = time.monotonic() + UNTIL
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        now = last(vnode)
+        over = now.get("id", 0) > before and now["state"] != "open"
+        if over and now["dump"]["state"] not in PENDING:
+            return now
+    sys.exit(f"incidents: {fault} of vnode {vnode} is not over after {UNTIL:g} s")
+
+
+def steps(incident: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds from each stage to the next, and the sums the issue tracker asks for."""
+    stamps = {stage: at / 1e6 for stage, at in incident["stamps"].items()}
+    found = {
+        f"{one} -> {two}": stamps[two] - stamps[one] for one, two in itertools.pairwise(stamps)
+    }
+    found["seen -> started"] = stamps["started"] - stamps["seen"]
+    found["fault -> running"] = stamps["running"] - stamps["fault"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vnode", default="2")
+    parser.add_argument("-n", type=int, default=10, help="of each fault")
+    parser.add_argument("faults", nargs="*", default=["panic", "irqhang"])
+    options = parser.parse_args()
+    for fault in options.faults:
+        rows: dict[str, list[float]] = {}
+        for _ in range(options.n):
+            for name, ms in steps(fail(options.vnode, fault)).items():
+                rows.setdefault(name, []).append(ms)
+        load = os.getloadavg()[0]
+        print(
+            f"\n{fault}, {options.n} times, load {load:.1f}\n{'step':26}median ms      min      max"
+        )
+        for name, values in rows.items():
+            low, high = min(values), max(values)
+            print(f"{name:26}{statistics.median(values):9.1f}{low:9.1f}{high:9.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
