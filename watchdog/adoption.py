@@ -124,7 +124,10 @@ def _adopt_parked(vnode: Vnode, found: Evidence, now: int) -> tuple[Vnode, Actio
         vnode, actions = step(vnode, Faulted(Fault(found.reason, vnode.incarnation)), now)
         return replace(vnode, fault=None), actions  # recorded already: fence, capture, restart
     if word in (State.LOADING, State.RESTARTING) and (found.recorded or found.fault is None):
-        return step(vnode, RestartRequested(), now)
+        # the same restart again, under a number of its own: half of the last may be in memory
+        again = replace(vnode, restarts=max(vnode.restarts - 1, 0))
+        again, actions = step(again, RestartRequested(), now)
+        return replace(again, reason=found.reason), actions
     fault = found.fault or Fault(found.reason or "interrupted", vnode.incarnation)
     return step(vnode, Faulted(replace(fault, incarnation=vnode.incarnation)), now)
 

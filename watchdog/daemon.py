@@ -92,6 +92,7 @@ async def _run(
             service, machine, placement, Composer(machine, stage), ledger, dumps
         )
         await _stage_all(config, stage, machine)
+        await service.adopt()
         server = ControlServer(paths.control_socket(), table(service))
         await server.start()
         log.write("info", "daemon", pid=os.getpid(), epoch=epoch, vnodes=len(config.vnode))

@@ -50,6 +50,7 @@ class Service:
         self.listeners: set[Callable[[dict[str, Any]], None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._collected = 0.0
+        self._wanted: list[Unit] = []
 
     def unit(self, which: object) -> Unit:
         """The vnode of an id or name; UnknownVnodeError."""
@@ -187,13 +188,16 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def adopt(self) -> None:
+        """Take over what an earlier daemon left; before any command is served."""
+        self._wanted = await adopting.adopt_all(self)
+
     async def run(self, ready: Callable[[], None]) -> None:
-        """Adopt, start what is to be started, watch until `done`."""
+        """Start what is to be started, watch until `done`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.done.set)
-        wanted = await adopting.adopt_all(self)
         for unit in self.units.values():
             self.spawn(self.executor.run(unit))
             if unit.vnode.state is State.RUNNING:
@@ -202,7 +206,7 @@ class Service:
                 self.spawn(vitals.follow(self.machine, unit, unit.watched))
         loop.add_reader(self.machine.fileno(), self.on_portal)
         self.spawn(self._ticks())
-        for unit in wanted:
+        for unit in self._wanted:
             self.post(unit, events.StartRequested())
         ready()
         await self.done.wait()

@@ -135,6 +135,8 @@ async def dump(service: Service, request: Reply, send: Send) -> Reply:
     entry = await executor.ledger.open(
         unit.id, unit.config.name, fault, {}, (), unit.bridge, "operator"
     )
+    unit.last_incident = entry.number
+    service.publish(unit)
     incident = await executor.dumps.live(unit, entry)
     outcome = "live dump: pages are of different moments" if unit.vnode.state in LIVE else "dumped"
     await executor.ledger.finish(entry, outcome, {}, {}, None)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import threading
 import time
@@ -74,6 +75,14 @@ def vnode_text(
 class LastingMachine(FakeMachine):
     """Outlives its daemons, as the real one does: closing gives up the ownership only."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.starts: list[int] = []
+
+    def start(self, vnode: int, **registers: int) -> int:
+        self.starts.append(vnode)
+        return super().start(vnode, **registers)
+
     def close(self) -> None:
         self._claimed = False
 
@@ -90,6 +99,7 @@ class Rig:
         self.client = Client(directory / "run" / "control.sock", timeout=20)
         self.code: int | None = None
         self.mute: set[int] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._beater = threading.Thread(target=self._beat, daemon=True)
         self._end = threading.Event()
@@ -101,10 +111,17 @@ class Rig:
                     vnode.beat()
 
     def start(self) -> Rig:
+        def open_machine(_config: object) -> FakeMachine:
+            self._loop = asyncio.get_running_loop()
+            return self.machine
+
         def run() -> None:
-            self.code = daemon.main(
-                self.config, open_machine=lambda _: self.machine, dumps_in_process=True
-            )
+            try:
+                self.code = daemon.main(
+                    self.config, open_machine=open_machine, dumps_in_process=True
+                )
+            except RuntimeError:
+                self.code = -9  # its loop was stopped under it: see kill()
 
         self.code = None
         if not self._beater.is_alive():
@@ -151,6 +168,13 @@ class Rig:
             self._thread.join(20)
             assert not self._thread.is_alive()
         return self.code
+
+    def kill(self) -> None:
+        """Stop the loop wherever it is: every task is cut off at its next await."""
+        assert self._thread is not None and self._loop is not None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
 
     def close(self) -> None:
         self._end.set()

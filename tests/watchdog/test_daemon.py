@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import RootBridge
+from crashdump.errors import DiskFull
 from crashdump.incident import DumpState, IncidentState
+from crashdump.store import IncidentStore
 from watchdog.client import CommandError
 
 
@@ -187,3 +192,69 @@ def test_down_stops_everything_and_leaves_a_clean_table(rig):
     assert rig.stop("stop") == 0
     assert rig.machine.query(1) is None and rig.machine.query(2) is None
     assert RootBridge.open(rig.machine).statuses() == []
+
+
+def test_cut_off_at_random_moments_it_loses_and_doubles_nothing(rig):
+    rng = random.Random(7)
+    faults = 12
+    for number in range(1, faults + 1):
+        vnode = rig.machine.vnodes[2]
+        if rng.random() < 0.7:
+            vnode.crash(message=f"fault {number}")
+        else:
+            vnode.hang(abi.Layer.IRQ)
+        time.sleep(rng.random() * rng.choice([0.02, 0.1, 0.6]))
+        rig.kill()
+        rig.start()
+        rig.wait(2, "running", incarnation=vnode.incarnation + 1)
+        assert rig.machine.starts.count(2) == number + 1
+        rig.until(lambda: all(i.closed is not None for i in rig.incidents()), "closed incidents")
+    incidents = rig.incidents()
+    assert len(incidents) == faults
+    failed = [one.incarnation for one in incidents]
+    assert failed == sorted(set(failed))
+    assert [one.successor for one in incidents[:-1]] == failed[1:]
+    assert {one.outcome for one in incidents} == {"restarted"}
+
+    def settled() -> bool:
+        return all(one.dump.state is DumpState.DONE for one in rig.incidents())
+
+    rig.until(settled, "all dumps", limit=60)
+    assert rig.client.call("status")["vnodes"][0]["incarnation"] == 1
+
+
+def test_a_full_disk_costs_the_record_and_not_the_vnode(rig, monkeypatch, capfd):
+    def full(*_args: object, **_fields: object) -> None:
+        raise DiskFull("/var: no space left on the disk for an incident; delete old ones")
+
+    monkeypatch.setattr(IncidentStore, "create", full)
+    rig.machine.vnodes[2].crash()
+    rig.wait(2, "running", incarnation=2)
+    assert rig.incidents() == []
+    rig.until(lambda: "no space left" in capfd.readouterr().err, "a word about it")
+
+
+def test_a_second_daemon_is_refused_and_harms_nothing(rig, capsys):
+    from watchdog import daemon
+
+    class Taken(type(rig.machine)):
+        """The same machine, seen by a process that is not its owner."""
+
+    other = Taken()
+    other.foreign_owner = 4711
+    assert daemon.main(rig.config, open_machine=lambda _: other) == 6
+    err = capsys.readouterr().err
+    assert "another daemon owns the machine" in err
+    assert rig.client.call("ping")["ok"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_scribbled_bridge_is_a_fault_of_its_vnode_alone(rig, seed):
+    rig.mute.add(2)
+    rig.machine.vnodes[2].scribble(seed)
+    rig.until(lambda: rig.machine.vnodes[2].incarnation == 2, "its restart")
+    rig.mute.clear()
+    rig.wait(2, "running", incarnation=2)
+    (incident,) = rig.finished(1)
+    assert incident.reason in ("corrupt", "boot", "irqhang", "softlockup", "hang")
+    assert rig.client.call("status")["vnodes"][0]["incarnation"] == 1
