@@ -248,7 +248,7 @@ def console(_session: Session) -> None:
         "vnode-debug box log qemu -f    QEMU's own messages, and those to come",
     ],
 )
-@click.argument("which", type=click.Choice(LOGS), default="console")
+@click.argument("which", type=click.Choice(LOGS), default="console", metavar=f"[{'|'.join(LOGS)}]")
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on with what is added.")
 def log(session: Session, which: str, following: bool) -> None:
     """Print a log of the box, also after its end."""
