@@ -11,10 +11,10 @@ $XDG_CACHE_HOME/vnode-debug.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
-import tempfile
 import zlib
 from array import array
 from collections.abc import Iterable
@@ -80,14 +80,13 @@ def load(key: str, base: int) -> SymbolTable | None:
 def store(key: str, table: SymbolTable) -> None:
     """Writes atomically: a reader sees a whole file or none."""
     folder = directory()
+    part = folder / f".{key}.{os.getpid()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=folder, prefix=f".{key}.")
-    except OSError:
-        return
-    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(pack(table))
-        Path(name).replace(folder / f"{key}.syms")
+        part.replace(folder / f"{key}.syms")
     except OSError:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -18,7 +18,7 @@ from introspect.memory import Buffer, FileMemory, map_file
 
 EM_X86_64, ET_CORE = 62, 4
 PT_LOAD, PT_NOTE, PN_XNUM = 1, 4, 0xFFFF
-NT_PRSTATUS = 1
+NT_PRSTATUS, NT_GNU_BUILD_ID = 1, 3
 PRSTATUS_REGISTERS, USER_REGS_SIZE = 112, 216
 MAX_HEADERS, MAX_NOTES = 1 << 20, 64 << 20
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -145,3 +145,11 @@ def parse_notes(data: bytes) -> Iterator[Note]:
         if name_size:
             yield Note(name, kind, data[start : start + data_size])
         at = start + (data_size + 3 & -4)
+
+
+def build_id(notes: bytes) -> str:
+    """The GNU build id of a note section, hex; "" when it has none."""
+    for note in parse_notes(notes):
+        if note.name == b"GNU" and note.type == NT_GNU_BUILD_ID:
+            return note.data.hex()
+    return ""

@@ -11,10 +11,7 @@ Sources: Documentation/arch/x86/boot.rst, scripts/Makefile.lib (payloads).
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import struct
-import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +19,7 @@ from typing import NamedTuple
 
 from introspect import kallsyms, symbols
 from introspect.btf import Btf
-from introspect.elfcore import parse_notes
+from introspect.elfcore import build_id
 from introspect.errors import BadImage, MemoryFault, NotFound, ToolMissing
 from introspect.kallsyms import SymbolTable
 from introspect.locate import Anchor
@@ -30,7 +27,6 @@ from introspect.locate import Anchor
 MAX_FILE = 512 << 20
 MAX_VMLINUX = 1 << 30
 MAX_SECTIONS = 4096
-NT_GNU_BUILD_ID = 3
 LZ4_BLOCK = 8 << 20  # lib/decompress_unlz4.c, LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
@@ -107,14 +103,6 @@ class KernelImage:
         return words[2].decode("ascii", "replace") if len(words) > 2 else ""
 
 
-def build_id(notes: bytes) -> str:
-    """The GNU build id of an ELF note section, hex; "" when it has none."""
-    for note in parse_notes(notes):
-        if note.name == b"GNU" and note.type == NT_GNU_BUILD_ID:
-            return note.data.hex()
-    return ""
-
-
 def open_kernel_image(path: str | Path) -> KernelImage:
     """Opens a bzImage, a compressed or a plain vmlinux; BadImage says why it is none of them."""
     path = Path(path)
@@ -172,14 +160,20 @@ def decompress(data: bytes, what: str) -> bytes:
 
 
 def _gzip(data: bytes) -> bytes:
+    import zlib
+
     return zlib.decompressobj(wbits=31).decompress(data, MAX_VMLINUX)
 
 
 def _xz(data: bytes) -> bytes:
+    import lzma
+
     return lzma.LZMADecompressor(memlimit=1 << 30).decompress(data, MAX_VMLINUX)
 
 
 def _bzip2(data: bytes) -> bytes:
+    import bz2
+
     return bz2.BZ2Decompressor().decompress(data, MAX_VMLINUX)
 
 

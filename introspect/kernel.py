@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from introspect import image, kallsyms, locate, modules, percpu, printk, stack, tasks
+from introspect import kallsyms, locate, modules, percpu, printk, stack, tasks
 from introspect import object as object_
 from introspect.btf import Btf
+from introspect.elfcore import build_id
 from introspect.errors import Corrupt, IntrospectError, MemoryFault, NotFound
 from introspect.locate import Bare
 from introspect.memory import PAGE, PhysicalMemory
@@ -179,7 +180,7 @@ class Kernel:
         try:
             start = self.symbols.table.address("__start_notes")
             size = self.symbols.table.address("__stop_notes") - start
-            return image.build_id(self.read(start, min(size, PAGE)))
+            return build_id(self.read(start, min(size, PAGE)))
         except IntrospectError:
             return ""
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from introspect import kallsyms
 from introspect.errors import IntrospectError, MemoryFault, NotFound
 from introspect.kallsyms import KERNEL_MAP, SymbolTable
-from introspect.memory import PAGE, PhysicalMemory, windows
+from introspect.memory import PAGE, BufferMemory, PhysicalMemory, windows
 from introspect.paging import ADDRESS, LARGE, PRESENT, PageTables
 from introspect.symbols import load
 
@@ -71,9 +71,13 @@ def kernel_texts(memory: PhysicalMemory, anchor: Anchor | None = None) -> Iterat
     is true up to 6.8.
     """
     skip, size = (anchor.offset, len(anchor.data)) if anchor else (0, _STARTUP_BYTES)
-    for start, length in memory.ranges:
-        for at in range((start + ALIGN - 1) & -ALIGN, start + length - skip - size, ALIGN):
+    extents = memory.extents() if isinstance(memory, BufferMemory) else memory.ranges
+    for start, length in extents:
+        first = max(0, start - skip + ALIGN - 1 & -ALIGN)
+        for at in range(first, start + length - skip - size + 1, ALIGN):
             found = memory.read(at + skip, size)
+            if isinstance(memory, BufferMemory):
+                memory.release(at + skip & -ALIGN, 2 * ALIGN)
             if found == anchor.data if anchor else _STARTUP.match(found):
                 yield at
 

@@ -135,7 +135,7 @@ class FileMemory(BufferMemory):
             return
         at = self._offsets[self._starts[index]] + pa - self._starts[index]
         first = (at + PAGE - 1) & -PAGE
-        length = ((at + size) & -PAGE) - first
+        length = (min(at + size, len(self._map)) & -PAGE) - first
         if length > 0:
             self._map.madvise(mmap.MADV_DONTNEED, first, length)
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect import image, locate
+from introspect import locate
+from introspect.elfcore import build_id
 from introspect.errors import BadImage, IntrospectError, NotFound
 from introspect.image import KernelImage, extract_vmlinux, open_kernel_image
 from introspect.kernel import Kernel
@@ -169,7 +170,7 @@ def test_mutated_images_raise_only_our_errors(data: st.DataObject) -> None:
         )
         for section in kernel.sections:
             kernel.section(section.name)
-        assert kernel.release is not None and image.build_id(kernel.data[:200]) is not None
+        assert kernel.release is not None and build_id(kernel.data[:200]) is not None
     except IntrospectError:
         pass
 

@@ -2,31 +2,16 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.elfcore import EM_X86_64, ET_CORE, PT_LOAD, PT_NOTE, parse_notes
+from introspect.elfcore import PT_LOAD, PT_NOTE, parse_notes
 from introspect.errors import BadImage, IntrospectError, MemoryFault
 from introspect.memory import BufferMemory, PhysicalMemory, open_image, windows
-
-
-def elf_core(segments: list[tuple[int, int, bytes]], *, claimed: int = 0) -> bytes:
-    """An ELF core of (type, physical address, data); `claimed` is added to each file size."""
-    at = 64 + 56 * len(segments)
-    head = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", ET_CORE, EM_X86_64, 1, 0, 64, 0, 0,
-        64, 56, len(segments), 0, 0, 0,
-    )  # fmt: skip
-    body = b""
-    for kind, pa, data in segments:
-        size = len(data) + claimed
-        head += struct.pack("<IIQQQQQQ", kind, 0, at + len(body), 0, pa, size, size, 0)
-        body += data
-    return head + body
+from tests.introspect.elfwriter import elf_core, elf_note
 
 
 def test_buffer_memory_reads_within_and_across_segments() -> None:
@@ -70,7 +55,7 @@ def test_holes_of_a_sparse_file_read_as_zeros_and_are_not_scanned(tmp_path: Path
 
 
 def test_elf_core_gives_memory_and_notes(tmp_path: Path) -> None:
-    note = struct.pack("<III", 11, 12, 0) + b"VMCOREINFO\0\0" + b"OSRELEASE=1\0"
+    note = elf_note(b"VMCOREINFO", 0, b"OSRELEASE=1\0")
     path = tmp_path / "core"
     path.write_bytes(
         elf_core([(PT_NOTE, 0, note), (PT_LOAD, 0x5000, b"five"), (PT_LOAD, 0x1000, b"ones")])
