@@ -1,12 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """inject: makes a vnode's agent fail on purpose, where the config allows it (inject = true)."""
 
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
 import click
 
-from cli import observe
-from cli.control import label, report
+from cli import observe, output
+from cli.control import Progress, label, report
+from cli.errors import TimedOut
 from cli.session import Session
-from cli.verb import dry_run_option, verb, vnode_argument
+from cli.show import as_text
+from cli.store import as_dict
+from cli.verb import dry_run_option, timeout_option, verb, vnode_argument, wait_option
+
+if TYPE_CHECKING:
+    from crashdump.incident import Incident
+
+POLL_S = 0.1
 
 KINDS = {
     "panic": "panic()",
@@ -23,6 +36,7 @@ KINDS = {
     "inject",
     examples=[
         "vnode-debug inject 2 panic",
+        "vnode-debug inject 2 panic --wait          show the incident when it is over",
         "vnode-debug inject pair panic --cpu 1     on its second CPU",
         "vnode-debug inject 2 irqhang --dry-run",
     ],
@@ -31,8 +45,18 @@ KINDS = {
 @vnode_argument
 @click.argument("kind", type=click.Choice(tuple(KINDS)), metavar="KIND")
 @click.option("--cpu", type=click.IntRange(0, 15), help="Of a panic: the CPU within the vnode.")
+@wait_option
+@timeout_option
 @dry_run_option
-def command(session: Session, vnode: str, kind: str, cpu: int | None, dry_run: bool) -> None:
+def command(
+    session: Session,
+    vnode: str,
+    kind: str,
+    cpu: int | None,
+    wait: bool,
+    timeout: float,
+    dry_run: bool,
+) -> None:
     """Make a vnode fail, to try things out."""
     if cpu is not None and kind != "panic":
         raise click.UsageError("--cpu is for a panic only")
@@ -43,5 +67,37 @@ def command(session: Session, vnode: str, kind: str, cpu: int | None, dry_run: b
     if dry_run:
         report(session, [{**item, "plan": f"is {status.state.name.lower()}; {KINDS[kind]}"}])
         return
+    before = newest(session, status.id) if wait else None
     session.client().call("inject", vnode=status.id, kind=kind, cpu=cpu or 0)
-    report(session, [{**item, "state": f"{kind} injected"}])
+    if not wait:
+        report(session, [{**item, "state": f"{kind} injected"}])
+        return
+    known = before.id if before else 0
+    incident = incident_after(session, status.id, known, timeout, label(status))
+    if session.json:
+        output.write_json([as_dict(session, incident)])
+    else:
+        output.write(as_text(session, incident))
+
+
+def newest(session: Session, vnode: int) -> Incident | None:
+    """The last incident of a vnode."""
+    return next(iter(session.store().list(vnode=vnode, limit=1, reverse=True)), None)
+
+
+def incident_after(session: Session, vnode: int, known: int, timeout: float, what: str) -> Incident:
+    """The vnode's incident later than `known`, closed and with its dump's end; TimedOut."""
+    from crashdump.incident import PENDING, IncidentState
+
+    end = time.monotonic() + timeout
+    with Progress(session) as progress:
+        while time.monotonic() < end:
+            one = newest(session, vnode)
+            if one is None or one.id <= known:
+                progress.show(f"{what}: no incident yet")
+            elif one.state is IncidentState.OPEN or one.dump.state in PENDING:
+                progress.show(f"{what}: incident {one.id} is {one.state}, dump {one.dump.state}")
+            else:
+                return one
+            time.sleep(POLL_S)
+    raise TimedOut(f"{what}: no finished incident after {timeout:g} s; see vnode-debug incidents")

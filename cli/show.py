@@ -48,11 +48,17 @@ def command(session: Session, incident: int, count: int) -> None:
     if session.json:
         output.write_json({**as_dict(session, record), "log_tail": tail})
         return
-    blocks = [facts(record, store.path(incident)), stages(record), witnesses(record)]
+    text = as_text(session, record)
     if tail:
         log = "\n".join(output.clean(line) for line in tail)
-        blocks.append(f"The end of the kernel log\n{log}")
-    output.write("\n\n".join(block for block in blocks if block))
+        text += f"\n\nThe end of the kernel log\n{log}"
+    output.write(text)
+
+
+def as_text(session: Session, one: Incident) -> str:
+    """The incident's facts, then its stages, then its witnesses."""
+    blocks = [facts(one, session.store().path(one.id)), witnesses(one), stages(one)]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def facts(one: Incident, directory: Path) -> str:
