@@ -76,6 +76,16 @@ _KEYWORDS = {
     "union": (Kind.UNION,),
     "enum": (Kind.ENUM, Kind.ENUM64),
 }
+# What gcc calls integers in debug information; clang keeps C's names
+_GCC_NAMES = {
+    "short": "short int",
+    "unsigned short": "short unsigned int",
+    "unsigned": "unsigned int",
+    "long": "long int",
+    "unsigned long": "long unsigned int",
+    "long long": "long long int",
+    "unsigned long long": "long long unsigned int",
+}
 _PLAIN = (Kind.TYPEDEF, Kind.INT, Kind.FLOAT)
 _PREFIX = {Kind.STRUCT: "struct ", Kind.UNION: "union ", Kind.ENUM: "enum ", Kind.ENUM64: "enum "}
 SIGNED, CHAR, BOOL = 1, 2, 4  # BTF_INT_* encodings
@@ -408,23 +418,34 @@ class Btf:
         return None
 
     def find(self, spelling: str) -> Type:
-        """A type by its C name: "struct task_struct", "enum pid_type", "u64"; else NotFound."""
+        """A type by its C name: "struct task_struct", "unsigned long", "char *"; else NotFound."""
         found = self._found.get(spelling)
         if found is None:
             found = self._found[spelling] = self._find(spelling)
         return found
 
     def _find(self, spelling: str) -> Type:
+        if spelling.endswith("*"):
+            return self._pointer_to(self.find(spelling[:-1].rstrip()))
         keyword, _, name = spelling.partition(" ")
         kinds: Sequence[Kind] = _KEYWORDS.get(keyword, _PLAIN)
         if kinds is _PLAIN:
             name = spelling
-        found = self._ids(name, kinds)
-        if found is not None:
-            return self.type(found)
+        for known_as in (name, _GCC_NAMES.get(name)):
+            found = self._ids(known_as, kinds) if known_as else None
+            if found is not None:
+                return self.type(found)
         if self.base:
             return self.base.find(spelling)
         raise NotFound(f"no type {spelling!r} in this kernel's BTF")
+
+    def _pointer_to(self, target: Type) -> Type:
+        for kind in self.of_kind(Kind.PTR):
+            if kind.target is target:
+                return kind
+        if self.base:
+            return self.base._pointer_to(target)
+        raise NotFound(f"this kernel's BTF has no {target.spelling} *")
 
     def struct(self, name: str) -> Type:
         """struct `name`."""

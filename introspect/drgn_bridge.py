@@ -8,7 +8,7 @@
 drgn 0.3 takes types and variables from DWARF; here its finders are answered
 from the kernel's own image: types, enumerators, functions and per-CPU
 variables from BTF, addresses from kallsyms.  BTF has no types of ordinary variables: those of
-introspect.object.GLOBALS and of VARIABLES below are known, others are not.
+introspect.object.GLOBALS and of ARRAYS below are known, others are not.
 """
 
 from __future__ import annotations
@@ -23,26 +23,10 @@ if TYPE_CHECKING:
     from introspect.kernel import Kernel
 
 FINDER = "introspect"
-# (type, how many; 0 for a plain variable): what drgn's own helpers ask for
-VARIABLES = {
+# Arrays that drgn's helpers ask for: (element type, length)
+ARRAYS = {
     "__per_cpu_offset": ("unsigned long", 8192),
-    "cgrp_dfl_root": ("struct cgroup_root", 0),
-    "chrdevs": ("struct char_device_struct *", 255),
-    "console_drivers": ("struct console *", 0),
-    "init_css_set": ("struct css_set", 0),
-    "init_net": ("struct net", 0),
-    "init_user_ns": ("struct user_namespace", 0),
-    "mem_section": ("struct mem_section **", 0),
-    "mount_hashtable": ("struct hlist_head *", 0),
-    "net_namespace_list": ("struct list_head", 0),
     "node_data": ("struct pglist_data *", 1024),
-    "prb": ("struct printk_ringbuffer *", 0),
-    "root_task_group": ("struct task_group", 0),
-    "saved_command_line": ("char *", 0),
-    "slab_caches": ("struct list_head", 0),
-    "super_blocks": ("struct list_head", 0),
-    "task_groups": ("struct list_head", 0),
-    "vmap_area_list": ("struct list_head", 0),
 }
 
 
@@ -135,14 +119,6 @@ class TypeFinder:
         except NotFound:
             return None
 
-    def parse(self, spelling: str) -> Any:
-        """The drgn type of a spelling with trailing stars."""
-        base = spelling.rstrip("* ")
-        kind = self.convert(self.kernel.btf.find(_BTF_NAMES.get(base, base)))
-        for _ in range(spelling.count("*")):
-            kind = self.prog.pointer_type(kind)
-        return kind
-
     def convert(self, kind: Type) -> Any:
         """A BTF type as a drgn type."""
         if kind.id not in self._made:
@@ -217,8 +193,6 @@ class TypeFinder:
         return self.prog.function_type(self.convert(kind.target), listed, variadic)
 
 
-# C's names of the integers that BTF calls otherwise
-_BTF_NAMES = {"unsigned long": "long unsigned int", "long": "long int"}
 _CONVERTERS = {
     Kind.VOID: TypeFinder._void,
     Kind.INT: TypeFinder._int,
@@ -276,12 +250,12 @@ class ObjectFinder:
         known = self.kernel.btf.variable(name)
         if known is not None:
             kind = self.types.convert(known)
-        elif name in VARIABLES:
-            spelling, count = VARIABLES[name]
-            kind = self.types.parse(spelling)
-            kind = self.types.prog.array_type(kind, count) if count else kind
+        elif name in ARRAYS:
+            element, length = ARRAYS[name]
+            kind = self.types.convert(self.kernel.btf.find(element))
+            kind = self.types.prog.array_type(kind, length)
         elif name in GLOBALS:
-            kind = self.types.parse(GLOBALS[name])
+            kind = self.types.convert(self.kernel.btf.find(GLOBALS[name]))
         else:
             raise NotFound(f"the type of {name} is not known")
         return self._object(kind, address=self.kernel.symbols.address(name))

@@ -337,6 +337,12 @@ class Kernel:
         """Every thread; Corrupt when the list is broken on the way."""
         return tasks.read_tasks(self)
 
+    def current(self, cpu: int) -> Task:
+        """The task that `cpu` runs, its idle task included."""
+        at = percpu.address(self, "runqueues", cpu)
+        curr = self.btf.struct("rq").offset("curr")
+        return tasks.read_task(self, self.u64(at + curr))
+
     def modules(self) -> Iterator[Module]:
         """The loaded modules, newest first."""
         return modules.read_modules(self)

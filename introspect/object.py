@@ -33,21 +33,33 @@ MASK = (1 << 64) - 1
 # all, --btf_features=+global_var).
 GLOBALS = {
     "boot_cpu_data": "struct cpuinfo_x86",
+    "cgrp_dfl_root": "struct cgroup_root",
+    "console_drivers": "struct console *",
+    "init_css_set": "struct css_set",
     "init_mm": "struct mm_struct",
+    "init_net": "struct net",
     "init_nsproxy": "struct nsproxy",
     "init_pid_ns": "struct pid_namespace",
     "init_task": "struct task_struct",
+    "init_user_ns": "struct user_namespace",
     "init_uts_ns": "struct uts_namespace",
     "jiffies": "unsigned long",
     "jiffies_64": "u64",
+    "mem_section": "struct mem_section **",
     "modules": "struct list_head",
+    "net_namespace_list": "struct list_head",
     "nr_cpu_ids": "unsigned int",
     "page_offset_base": "unsigned long",
     "panic_cpu": "atomic_t",
     "phys_base": "unsigned long",
+    "prb": "struct printk_ringbuffer *",
+    "root_task_group": "struct task_group",
+    "saved_command_line": "char *",
     "slab_caches": "struct list_head",
+    "super_blocks": "struct list_head",
     "tainted_mask": "unsigned long",
-    "tk_core": "struct timekeeper",
+    "task_groups": "struct list_head",
+    "vmap_area_list": "struct list_head",
     "vmalloc_base": "unsigned long",
     "vmemmap_base": "unsigned long",
     "workqueues": "struct list_head",
@@ -172,11 +184,14 @@ class Object:
         return Object(self._kernel, plain.target, self.value_())
 
     def cast_(self, spelling: str) -> Object:
-        """The same address with another type, or for "... *" the same value as a pointer."""
-        if spelling.endswith("*"):
-            target = self._kernel.btf.find(spelling[:-1].strip())
-            return Object(self._kernel, target, self.value_())
-        return Object(self._kernel, self._kernel.btf.find(spelling), self.address_)
+        """The same place as another type; a number as a pointer keeps its value."""
+        kind = self._kernel.btf.find(spelling)
+        if kind.kind is Kind.PTR and (self._value is not None or self._is_number()):
+            return Object(self._kernel, kind, self.address_, value=self.value_())
+        return Object(self._kernel, kind, self.address_)
+
+    def _is_number(self) -> bool:
+        return self.type_.strip().kind in (Kind.INT, Kind.PTR, Kind.ENUM, Kind.ENUM64)
 
     def container_of_(self, spelling: str, member: str) -> Object:
         """The `spelling` whose `member` this is, or that this pointer points at."""

@@ -78,5 +78,10 @@ def test_objects(guest_kernel: Kernel) -> None:
     assert online == [0, 1]
     names = [guest_kernel.per_cpu("runqueues", cpu).idle.comm.string_() for cpu in online]
     assert names == ["swapper/0", "swapper/1"]
+    command_line = guest_kernel.object("saved_command_line")
+    assert command_line.string_().startswith("console=ttyS0 quiet")
+    assert command_line.cast_("unsigned char *")[0].value_() == ord("c")
+    assert int(guest_kernel.object("jiffies")) == int(guest_kernel.object("jiffies_64"))
+    assert [guest_kernel.current(cpu).comm for cpu in online] == names
     with pytest.raises(AttributeError, match="no member 'nothing'"):
         _ = init.nothing

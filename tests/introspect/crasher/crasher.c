@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A module that fails on purpose: insmod crasher.ko fault=null|timer */
+/* A module that fails on purpose: insmod crasher.ko fault=null|timer|stack|... (see faults[]) */
 #include <linux/module.h>
 #include <linux/delay.h>
+#include <linux/gfp.h>
+#include <linux/kthread.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/rwsem.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/timer.h>
 
 static char *fault = "none";
@@ -35,14 +42,145 @@ static void crasher_tick(struct timer_list *unused)
 }
 static DEFINE_TIMER(crasher_timer, crasher_tick);
 
+static void crasher_arm(void)
+{
+	mod_timer(&crasher_timer, jiffies + 1);
+	mdelay(1000);
+}
+
+static noinline __attribute__((__noipa__)) int crasher_recurse(int depth)
+{
+	volatile char room[256];
+
+	room[0] = depth;
+	if (depth < 0)
+		return 0;
+	return crasher_recurse(depth + 1) + room[0];
+}
+
+static void crasher_overflow(void)
+{
+	crasher_recurse(0);
+}
+
+/* Two threads take two mutexes in opposite order; a third waits behind a semaphore's owner */
+static DEFINE_MUTEX(crasher_first);
+static DEFINE_MUTEX(crasher_second);
+static DECLARE_RWSEM(crasher_sem);
+
+static int crasher_ab(void *unused)
+{
+	mutex_lock(&crasher_first);
+	msleep(200);
+	mutex_lock(&crasher_second);
+	return 0;
+}
+
+static int crasher_ba(void *unused)
+{
+	mutex_lock(&crasher_second);
+	msleep(200);
+	mutex_lock(&crasher_first);
+	return 0;
+}
+
+static int crasher_writer(void *unused)
+{
+	down_write(&crasher_sem);
+	ssleep(1000);
+	up_write(&crasher_sem);
+	return 0;
+}
+
+static int crasher_reader(void *unused)
+{
+	msleep(200);
+	down_read(&crasher_sem);
+	return 0;
+}
+
+static void crasher_deadlock(void)
+{
+	kthread_run(crasher_writer, NULL, "crash_writer");
+	kthread_run(crasher_ab, NULL, "crash_ab");
+	kthread_run(crasher_ba, NULL, "crash_ba");
+	kthread_run(crasher_reader, NULL, "crash_reader");
+}
+
+static DEFINE_SPINLOCK(crasher_lock);
+
+static void crasher_spin(void)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&crasher_lock, flags);
+	for (;;)
+		cpu_relax();
+}
+
+static noinline __attribute__((__noipa__)) void crasher_loop(void)
+{
+	for (;;)
+		cpu_relax();
+}
+
+static void crasher_busy(void)
+{
+	preempt_disable();
+	crasher_loop();
+}
+
+static noinline __attribute__((__noipa__)) void crasher_hog(void)
+{
+	while (alloc_pages(GFP_KERNEL, 0))
+		cond_resched();
+}
+
+static void *crasher_object;
+
+static noinline __attribute__((__noipa__)) void crasher_alloc(void)
+{
+	crasher_object = kmalloc(64, GFP_KERNEL);
+}
+
+static noinline __attribute__((__noipa__)) void crasher_free(void)
+{
+	kfree(crasher_object);
+}
+
+/* Writes to what it has freed; slub_debug=FPZU notices when the object is handed out again */
+static void crasher_stale(void)
+{
+	int i;
+
+	crasher_alloc();
+	crasher_free();
+	memset(crasher_object + 16, 'X', 16);
+	for (i = 0; i < 1000; i++)
+		crasher_alloc();
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} faults[] = {
+	{ "null", crasher_null },
+	{ "timer", crasher_arm },
+	{ "stack", crasher_overflow },
+	{ "deadlock", crasher_deadlock },
+	{ "spin", crasher_spin },
+	{ "softlockup", crasher_busy },
+	{ "oom", crasher_hog },
+	{ "stale", crasher_stale },
+};
+
 static int __init crasher_init(void)
 {
-	if (!strcmp(fault, "null"))
-		crasher_null();
-	if (!strcmp(fault, "timer")) {
-		mod_timer(&crasher_timer, jiffies + 1);
-		mdelay(1000);
-	}
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(faults); i++)
+		if (!strcmp(fault, faults[i].name))
+			faults[i].run();
 	return 0;
 }
 module_init(crasher_init);

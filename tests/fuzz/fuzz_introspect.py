@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Coverage-guided fuzzing of introspect's parsers with atheris (pip install atheris).
+
+    python tests/fuzz/fuzz_introspect.py TARGET [-max_total_time=600] [atheris options]
+
+TARGET is one of those in TARGETS.  The seeds are built in code.  Anything but an IntrospectError
+is a finding; so is a run of more than ten seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import atheris
+
+with atheris.instrument_imports(include=["introspect"]):
+    from introspect import disasm, elfcore, image, kallsyms, kdump, printk, vmcoreinfo
+    from introspect.btf import Btf
+    from introspect.memory import BufferMemory
+    from introspect.paging import PageTables
+
+from introspect.errors import IntrospectError
+from tests.introspect import test_btf, test_kallsyms, test_kdump, test_locate, test_printk
+from tests.introspect.elfwriter import elf_core, elf_note
+from tests.introspect.kallsymswriter import BASE, sample, write
+
+KALLSYMS, TABLES = write(sample(), "6.4")
+
+
+def fuzz_btf(data: bytes) -> None:
+    test_btf.touch_all(Btf(data))
+
+
+def fuzz_elf(data: bytes) -> None:
+    for segment in elfcore.program_headers(data, "fuzz"):
+        list(elfcore.parse_notes(data[segment.offset : segment.offset + segment.file_size]))
+
+
+def fuzz_kallsyms(data: bytes) -> None:
+    try:
+        kallsyms.decode(test_kallsyms.reader(data), TABLES)
+    except IntrospectError:
+        pass
+    kallsyms.find(data, BASE)
+
+
+def fuzz_kdump(data: bytes) -> None:
+    for reader in (kdump.plain_reader(data), kdump.flat_reader(data, "fuzz")):
+        memory = kdump.KdumpMemory(reader, "fuzz")
+        for start, _ in memory.ranges[:100]:
+            memory.read(start, 4096)
+
+
+def fuzz_image(data: bytes) -> None:
+    image.KernelImage(image.extract_vmlinux(data), "fuzz")
+
+
+def fuzz_printk(data: bytes) -> None:
+    info = vmcoreinfo.parse(test_printk.LAYOUT)
+    for record in printk.read_log(BufferMemory([(0, data or b"\0")]).read, info):
+        list(printk.lines(record))
+
+
+def fuzz_vmcoreinfo(data: bytes) -> None:
+    vmcoreinfo.note_at(BufferMemory([(0, data or b"\0")]), 0)
+
+
+def fuzz_paging(data: bytes) -> None:
+    tables = PageTables(BufferMemory([(0, data or b"\0")]), 0, la57=bool(data[:1] > b"\x80"))
+    list(tables.leaves(0, 1 << 64, limit=10_000))
+
+
+def fuzz_code(data: bytes) -> None:
+    disasm.code_line("Code: " + data.decode("latin-1"), 1 << 63)
+
+
+def ring() -> bytes:
+    return bytes(test_printk.ring([(1, 2, 0, 32, b"text")], head=1, tail=1)[0])
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], bytes]]] = {
+    "btf": (fuzz_btf, lambda: test_btf.sample().blob()),
+    "code": (fuzz_code, lambda: b"48 8b <0f> 0b"),
+    "elf": (fuzz_elf, lambda: elf_core([(4, 0, elf_note(b"CORE", 1, bytes(336))), (1, 0, b"x")])),
+    "image": (fuzz_image, lambda: test_locate.bzimage(test_locate.elf({".text": b"x"}))),
+    "kallsyms": (fuzz_kallsyms, lambda: KALLSYMS),
+    "kdump": (fuzz_kdump, lambda: test_kdump.kdump({1: bytes(4096), 9: b"y" * 4096})),
+    "paging": (fuzz_paging, lambda: b"\x03" + bytes(4095) + b"\x03\x10" + bytes(4094)),
+    "printk": (fuzz_printk, ring),
+    "vmcoreinfo": (fuzz_vmcoreinfo, lambda: test_printk.LAYOUT),
+}
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        raise SystemExit(f"{__doc__}\nTARGETS: {', '.join(TARGETS)}")
+    target, seed = TARGETS[sys.argv[1]]
+
+    def one(data: bytes) -> None:
+        try:
+            target(data)
+        except IntrospectError:
+            pass
+
+    with tempfile.TemporaryDirectory() as corpus:
+        (Path(corpus) / "seed").write_bytes(seed())
+        options = ["-timeout=10", "-max_len=65536", *sys.argv[2:], corpus]
+        atheris.Setup([sys.argv[0], *options], one)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
