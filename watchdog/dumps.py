@@ -21,7 +21,7 @@ from crashdump.incident import PENDING, DumpState, Evidence, Incident
 from crashdump.notes import CpuState, cpu_state
 from crashdump.store import IncidentStore
 from kexec_restart.strategy import choose
-from watchdog import log
+from watchdog import background, log
 from watchdog.ledger import Entry, Ledger
 from watchdog.placement import Placement
 from watchdog.unit import Unit
@@ -139,7 +139,7 @@ class Dumps:
         log.write(level, "dump", id=incident, vnode=vnode, state=found.dump.state.value, **note)
         region = self.placement.held.get(incident)
         if region is not None:
-            await asyncio.to_thread(self._clear, region)
+            await background.run(lambda: self._clear(region))
             self.placement.unhold(incident)
 
     async def _worker(self, incident: int) -> None:

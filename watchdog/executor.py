@@ -19,7 +19,7 @@ from adeos.errors import AdeosError, FenceError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from crashdump.incident import Witness
-from watchdog import actions, events, log, registers, vitals
+from watchdog import actions, background, events, log, registers, vitals
 from watchdog.composer import Composer
 from watchdog.dumps import Dumps
 from watchdog.errors import WatchdogError
@@ -115,7 +115,7 @@ class Executor:
         """In idle time: what the next restart would otherwise have to do itself."""
         spare = self.placement.peek(unit)
         try:
-            await asyncio.to_thread(self.composer.prepare, unit, spare)
+            await background.run(lambda: self.composer.prepare(unit, spare))
         except AdeosError as error:
             log.write("error", "image", vnode=unit.id, what=error)
 
