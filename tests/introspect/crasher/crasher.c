@@ -87,7 +87,7 @@ static int crasher_ba(void *unused)
 static int crasher_writer(void *unused)
 {
 	down_write(&crasher_sem);
-	ssleep(1000);
+	msleep_interruptible(1000000);
 	up_write(&crasher_sem);
 	return 0;
 }
