@@ -101,7 +101,8 @@ class SymbolTable:
 
     def name_at(self, index: int) -> str:
         start = self.starts[index]
-        return self.names[start : self.names.index(0, start)].decode("ascii", "replace")
+        name = self.names[start : self.names.index(0, start)].decode("ascii", "replace")
+        return name if name.isprintable() else ascii(name)  # hostile: no terminal escapes
 
     def type_at(self, index: int) -> str:
         return chr(self.types[index])

@@ -167,7 +167,7 @@ class Kernel:
     def release(self) -> str:
         """As uname -r prints it."""
         if self.vmcoreinfo:
-            return self.vmcoreinfo["OSRELEASE"]
+            return self.vmcoreinfo.get("OSRELEASE", "")
         banner = self.string(self.symbols.table.address("linux_banner"), 512)
         words = banner.split(" ", 3)  # "Linux version 6.1.0-56-cloud-amd64 (debian..."
         return words[2] if len(words) > 2 else ""

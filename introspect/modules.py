@@ -53,6 +53,7 @@ def read_modules(kernel: Kernel) -> Iterator[Module]:
             if kernel.u32(address + kind.offset("state")) == STATE_UNFORMED:
                 continue
             name = kernel.string(address + kind.offset("name"), kind.member("name").type.size)
+            name = name if name.isprintable() else ascii(name)  # hostile: no terminal escapes
             ranges = tuple(_ranges(kernel, kind, address))
         except MemoryFault:
             continue
@@ -108,6 +109,7 @@ def _symbols(kernel: Kernel, module: Module) -> Iterator[Symbol]:
             continue
         letter = chr(letters[index] if letters else info)
         name = strings[name_at:end].decode("ascii", "replace")
+        name = name if name.isprintable() else ascii(name)
         yield Symbol(name, value, letter, module.name, size)
 
 

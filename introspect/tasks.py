@@ -27,6 +27,7 @@ PF_KTHREAD = 0x00200000
 class Task:
     """One thread.
 
+    comm      raw: any process may have set it; printk.printable() makes it fit for a terminal
     state     one letter, as ps has it: R S D T t X Z P I
     cpu       where it runs or last ran
     running   it is the current task of that CPU

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+from array import array
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,3 +151,8 @@ def test_random_tokens(table: bytes, index: bytes) -> None:
         assert len(kallsyms.expand_tokens(table, index)) == 256
     except Corrupt:
         pass
+
+
+def test_names_cannot_drive_a_terminal() -> None:
+    table = SymbolTable(0, 0, array("Q", [0]), b"T", b"\0a\x1b[31m\0", array("I", [1]))
+    assert table.name_at(0) == r"'a\x1b[31m'"
