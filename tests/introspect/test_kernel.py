@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,14 +14,13 @@ from introspect.kernel import Kernel
 from introspect.memory import BufferMemory, open_image
 from tests.introspect.guest import Guest
 
-pytestmark = pytest.mark.box
-
 
 def truth_symbols(guest: Guest) -> list[tuple[int, str, str]]:
     rows = (line.split() for line in guest.truth["kallsyms"].splitlines() if "[" not in line)
     return [(int(row[0], 16), row[1], row[2]) for row in rows]
 
 
+@pytest.mark.box
 def test_every_symbol_equals_proc_kallsyms(guest: Guest, guest_kernel: Kernel) -> None:
     table = guest_kernel.symbols.table
     ours = [(table.address_at(i), table.type_at(i), table.name_at(i)) for i in range(len(table))]
@@ -27,6 +28,7 @@ def test_every_symbol_equals_proc_kallsyms(guest: Guest, guest_kernel: Kernel) -
     assert len(ours) > 50_000
 
 
+@pytest.mark.box
 def test_release_and_facts(guest: Guest, guest_kernel: Kernel) -> None:
     banner = next(iter(guest_kernel.log())).text
     assert banner.startswith(f"Linux version {guest_kernel.release} ")
@@ -36,6 +38,7 @@ def test_release_and_facts(guest: Guest, guest_kernel: Kernel) -> None:
     assert re.fullmatch("[0-9a-f]{40}", guest_kernel.build_id)
 
 
+@pytest.mark.box
 def test_log_equals_dmesg(guest: Guest, guest_kernel: Kernel) -> None:
     # syslog(2) repeats the time on every line of a record, dmesg(1) and we indent
     ours = [
@@ -53,12 +56,14 @@ def test_log_equals_dmesg(guest: Guest, guest_kernel: Kernel) -> None:
     assert [(record.level, record.caller) for record in last] == [(4, "T1")]
 
 
+@pytest.mark.box
 def test_elf_vmcore_and_raw_image_agree(guest: Guest, guest_kernel: Kernel) -> None:
     other = Kernel.find(open_image(guest.raw.with_name("vmcore.elf")))
     assert other.layout == guest_kernel.layout
     assert list(other.log()) == list(guest_kernel.log())
 
 
+@pytest.mark.box
 def test_vmcoreinfo_pa_may_name_note_or_text(guest: Guest, guest_kernel: Kernel) -> None:
     for symbol in ("vmcoreinfo_data", "vmcoreinfo_note"):
         va = guest_kernel.u64(guest_kernel.symbols.address(symbol))
@@ -70,6 +75,7 @@ def test_vmcoreinfo_pa_may_name_note_or_text(guest: Guest, guest_kernel: Kernel)
         Kernel.find(guest_kernel.memory, vmcoreinfo_pa=guest_kernel.root_pgt)
 
 
+@pytest.mark.box
 def test_direct_map_image_and_walk_agree(guest_kernel: Kernel) -> None:
     image = guest_kernel.symbols.address("linux_banner")
     pa = guest_kernel.translate(image)
@@ -80,7 +86,8 @@ def test_direct_map_image_and_walk_agree(guest_kernel: Kernel) -> None:
         assert leaf.pa + va - leaf.va == pa
 
 
-def test_modules_area_is_walked(guest_kernel: Kernel) -> None:
+@pytest.mark.box
+def test_user_addresses_fault(guest_kernel: Kernel) -> None:
     with pytest.raises(MemoryFault) as caught:
         guest_kernel.read(0x10, 8)
     assert caught.value.virtual
@@ -89,3 +96,18 @@ def test_modules_area_is_walked(guest_kernel: Kernel) -> None:
 def test_memory_without_a_kernel_says_so() -> None:
     with pytest.raises(NotFound, match="no Linux kernel"):
         Kernel.find(BufferMemory([(0, bytes(1 << 20))]))
+
+
+@pytest.mark.parametrize("kind", ["text", "random", "pattern"])
+def test_files_without_a_kernel_say_so(tmp_path: Path, kind: str) -> None:
+    data = {
+        "text": b"OSRELEASE=6.1\nNUMBER(phys_base)=0\nSYMBOL(swapper_pg_dir)=ffffffff82410000\n"
+        * 9000,
+        "random": random.Random(1).randbytes(4 << 20),
+        "pattern": b"\x23\xff" * (2 << 20),
+    }[kind]
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    with pytest.raises(NotFound, match="no Linux kernel"):
+        Kernel.find(open_image(path))
+    assert list(Kernel.find_all(open_image(path))) == []

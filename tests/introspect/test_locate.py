@@ -5,6 +5,7 @@ import bz2
 import gzip
 import lzma
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -65,6 +66,19 @@ def test_a_kernel_image_holds_what_its_kernel_holds(guest_kernel: Kernel) -> Non
     assert table.names == live.names and table.offsets == live.offsets
     assert len(vmlinux.btf) == len(guest_kernel.btf)
     assert vmlinux.section(".orc_unwind_ip") and vmlinux.section("__ksymtab")
+
+
+@pytest.mark.box
+def test_the_image_file_fills_the_cache_for_its_kernel(
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VNODE_DEBUG_CACHE", str(tmp_path))
+    assert open_kernel_image(stock_kernel()[0]).symbols
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.stat().st_mtime_ns
+    assert len(Kernel.find(open_image(guest.raw)).symbols) > 50_000
+    assert [(f, f.stat().st_mtime_ns) for f in tmp_path.iterdir()] == [(file, before)]
 
 
 @pytest.mark.box
