@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_FUNCTION = 1 << 18
 LONGEST = 15  # bytes of the longest x86 instruction
 _CODE = re.compile(r"Code: ((?:[<(]?[0-9a-f]{2}[>)]? ?)+)")
+_BYTE = re.compile(r"([<(]?)([0-9a-f]{2})")
 _TARGET = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _RIP = re.compile(r"\[rip ([+-]) 0x([0-9a-f]+)\]")
 
@@ -101,11 +102,11 @@ def parse_code(line: str) -> tuple[bytes, int]:
     match = _CODE.search(line)
     if not match:
         raise NotFound('no "Code:" bytes in this line')
-    words = match[1].split()
-    marked = next((i for i, word in enumerate(words) if word[0] in "<("), None)
+    found = _BYTE.findall(match[1])
+    marked = next((i for i, (mark, _) in enumerate(found) if mark), None)
     if marked is None:
-        raise Corrupt("no byte of the Code: line is marked", f"{len(words)} bytes")
-    return bytes(int(word.strip("<>()"), 16) for word in words), marked
+        raise Corrupt("no byte of the Code: line is marked", f"{len(found)} bytes")
+    return bytes(int(digits, 16) for _, digits in found), marked
 
 
 def code_line(line: str, ip: int = 0) -> list[Instruction]:

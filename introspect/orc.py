@@ -218,6 +218,13 @@ class Orc:
             pass  # the modules that were read still unwind
         return tables
 
+    @property
+    def tables(self) -> Sequence[Table]:
+        """vmlinux's rules, then those of each module that could be read."""
+        if self._modules is None:
+            self._modules = self._read_modules()
+        return (*self._tables, *self._modules)
+
     def find(self, ip: int) -> Entry | None:
         """The rule at `ip`; None where there is none (BPF, trampolines, wild addresses)."""
         if ip not in self._known:

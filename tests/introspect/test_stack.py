@@ -82,13 +82,14 @@ def test_code_line_finds_the_marked_instruction() -> None:
     assert spot.text == "mov byte ptr [0], 1"
     assert spot.address == 0xFFFFFFFF81000100
     assert len(found) == 5
+    assert disasm.parse_code("Code: 48 8b <5f>8b ") == (b"\x48\x8b\x5f\x8b", 2)
     with pytest.raises(NotFound):
         disasm.parse_code("Code: Bad RIP value.")
     with pytest.raises(Corrupt):
         disasm.parse_code("Code: 90 90")
 
 
-@given(st.text(max_size=200))
+@given(st.text(max_size=200) | st.text("0123456789abcdef <>()", max_size=200))
 def test_code_lines_of_any_text(text: str) -> None:
     try:
         disasm.code_line("Code: " + text, 1 << 63)
