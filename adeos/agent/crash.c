@@ -13,6 +13,7 @@
  */
 #include "agent.h"
 
+#include <linux/ftrace.h>
 #include <linux/kallsyms.h>
 #include <linux/kdebug.h>
 #include <linux/kernel.h>

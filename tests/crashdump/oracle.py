@@ -30,6 +30,7 @@ CRASH_PACKAGES = [
     *("libstdc++6", "libtinfo6", "libzstd1", "zlib1g"),
 ]
 Frame = tuple[str, int]
+MODULES = 0xFFFFFFFFC0000000  # MODULES_VADDR; only crash names functions of modules without help
 # Parts of a function the compiler split off, and a label inside entry_SYSCALL_64
 _SUFFIX = re.compile(r"\.(cold|isra|part|constprop).*|_after_hwframe$")
 
@@ -98,7 +99,7 @@ def from_panic(frames: list[Frame]) -> list[Frame]:
     names = [name for name, _ in frames]
     assert "panic" in names, f"no panic() in {names}"
     kernel = [(name, at) for name, at in frames[names.index("panic") :] if at >> 63]
-    return [(_SUFFIX.sub("", name), at) for name, at in kernel]
+    return [(_SUFFIX.sub("", name) if at < MODULES else "module", at) for name, at in kernel]
 
 
 @cache
