@@ -28,6 +28,7 @@ _INIT = f"""#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
+for module in /*.ko; do /bin/busybox insmod $module; done
 /bin/busybox stty -echo </dev/ttyS0
 echo {READY.decode()} >/dev/ttyS0
 exec /bin/busybox setsid /bin/busybox sh </dev/ttyS0 >/dev/ttyS0 2>&1
@@ -49,6 +50,13 @@ def missing() -> str:
 
 def _kernels() -> list[Path]:
     return sorted(Path("/boot").glob("vmlinuz-*-cloud-amd64"))
+
+
+def _module(name: str) -> bytes:
+    """A module of the guest's kernel; b"" when its package has none."""
+    release = _kernels()[-1].name.removeprefix("vmlinuz-")
+    found = list(Path(f"/lib/modules/{release}").rglob(f"{name}.ko"))
+    return found[0].read_bytes() if found else b""
 
 
 def _cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
@@ -76,6 +84,7 @@ class Guest:
             "bin": (0o40755, b""),
             "bin/busybox": (0o100755, busybox),
             "init": (0o100755, _INIT.encode()),
+            "loop.ko": (0o100644, _module("loop")),
         }
         initrd.write_bytes(gzip.compress(_cpio(files), 1))
         self._process = subprocess.Popen(self._command(initrd, append))
@@ -153,12 +162,12 @@ class Guest:
         self.shell("echo c >/proc/sysrq-trigger")
         self.expect(b"end Kernel panic")
 
-    def target(self, *, dead: bool = False) -> KernelTarget:
+    def target(self, *, dead: bool = False, tasks: bool = False) -> KernelTarget:
         """The guest as a target of the debugger: all its RAM but the hole below 1 MiB."""
         ram = memoryview(map_file(self.ram)[0])
         memory = BufferMemory([(0, ram[:0xA0000]), (0x100000, ram[0x100000:])])
         kernel = Kernel.find(memory, live=not dead)
-        return KernelTarget(Identity(2, "guest"), kernel, QmpCpus(self, dead=dead))
+        return KernelTarget(Identity(2, "guest"), kernel, QmpCpus(self, dead=dead), tasks=tasks)
 
     def close(self) -> None:
         if self._process.poll() is None:

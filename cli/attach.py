@@ -45,19 +45,25 @@ def place(given: Mapping[str, Any]) -> Place:
         "vnode-debug attach 2 --batch -ex 'x/s linux_banner' -ex 'info threads'",
         "vnode-debug attach --incident 3        the dump of incident 3",
         "vnode-debug attach ./vmcore",
+        "vnode-debug attach --no-tasks 2        threads are CPUs alone",
     ],
     epilog="What follows the target goes to gdb.",
 )
 @click.argument("target", required=False, metavar="VNODE|FILE", type=click.UNPROCESSED)
 @click.argument("gdb_args", nargs=-1, metavar="[GDB-ARGS]...", type=click.UNPROCESSED)
 @click.option("--incident", type=INCIDENT, help="The dump of an incident instead.")
+@click.option("--tasks/--no-tasks", default=True, help="Are tasks threads too?", show_default=True)
 def command(
-    session: Session, target: str | None, gdb_args: tuple[str, ...], incident: int | None
+    session: Session,
+    target: str | None,
+    gdb_args: tuple[str, ...],
+    incident: int | None,
+    tasks: bool,
 ) -> int:
     """Open gdb on a vnode's kernel, alive or dead."""
     if incident is not None and target is not None:
         gdb_args = (target, *gdb_args)  # there is no target word: the first is gdb's too
-    make = factory(session, target, incident)
+    make = factory(session, target, incident, tasks=tasks and not session.json)
     if session.json:
         output.write_json(describe(make()))
         return 0
@@ -67,7 +73,7 @@ def command(
 
 
 def factory(
-    session: Session, target: str | None, incident: int | None
+    session: Session, target: str | None, incident: int | None, *, tasks: bool = True
 ) -> Callable[[], KernelTarget]:
     """What makes the target; a wrong word is told now, before gdb is looked for."""
     from debugger import sources
@@ -76,16 +82,16 @@ def factory(
         from cli.store import dump_path
 
         path, vnode = dump_path(session, incident), session.store().get(incident).vnode
-        return lambda: sources.dump(path, vnode)
+        return lambda: sources.dump(path, vnode, tasks=tasks)
     if target is None or target.startswith("-"):
         raise click.UsageError("name a vnode, a file or an --incident, then gdb's arguments")
     if is_file(target):
         path = Path(target)
         if not path.is_file():
             raise NotFound(f"{target}: no such file")
-        return lambda: sources.dump(path)
+        return lambda: sources.dump(path, tasks=tasks)
     status = observe.find(session.machine(), VNODE.convert(target, None, None))
-    return lambda: sources.vnode(session.machine(), status.id, status.name)
+    return lambda: sources.vnode(session.machine(), status.id, status.name, tasks=tasks)
 
 
 def describe(target: KernelTarget) -> dict[str, Any]:

@@ -10,6 +10,7 @@ removes.
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -35,7 +36,7 @@ def attach(
     """
     path = gdb.find(program)
     target = factory()
-    setup = gdb.commands(target.kernel, volatile=target.cpus.volatile)
+    setup = gdb.commands(target.kernel, volatile=target.cpus.volatile, progress=_say)
     directory = _private_directory()
     server = Server(lambda: target, directory / "rsp")
 
@@ -48,6 +49,10 @@ def attach(
     finally:
         server.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _say(line: str) -> None:
+    print(f"vnode-debug: {line}", file=sys.stderr, flush=True)
 
 
 def _private_directory() -> Path:

@@ -11,11 +11,11 @@ import shutil
 import signal
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from debugger import symfile
+from debugger import modulefile, symfile
 from debugger.errors import MissingTool
 from introspect.kernel import Kernel
 
@@ -84,17 +84,38 @@ def build_id_of(path: Path) -> str:
     return ""
 
 
-def commands(kernel: Kernel, *, volatile: bool) -> list[str]:
+def commands(
+    kernel: Kernel, *, volatile: bool, progress: Callable[[str], None] = lambda _line: None
+) -> list[str]:
     """The gdb commands that load symbols; SymbolFileError when none can be made."""
-    path = debuginfo(kernel) or symfile.build(kernel)
-    quoted = '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    path = _quoted(debuginfo(kernel) or symfile.build(kernel, progress))
     # Not symbol-file: it would move the per-CPU section, which lies at 0 whatever KASLR does.
     percpu = f"-s {symfile.PERCPU} 0" if kernel.symbols.table.absolute else ""
     return [
         *(_WATCHING if volatile else ()),
-        f"exec-file {quoted}",
-        f"add-symbol-file {quoted} -o {kernel.kaslr_offset:#x} {percpu}",
+        f"exec-file {path}",
+        _quietly(f"add-symbol-file {path} -o {kernel.kaslr_offset:#x} {percpu}"),
+        _quietly(f"add-symbol-file {_quoted(modulefile.user_frames())} -o 0"),
+        *(
+            _quietly(f"add-symbol-file {_quoted(file)} {_places(starts)}")
+            for file, starts in modulefile.build(kernel)
+        ),
     ]
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _places(starts: Sequence[int]) -> str:
+    """Where the sections of a module's file lie: .text first, without its name."""
+    rest = (f"-s {modulefile.section_name(n)} {at:#x}" for n, at in enumerate(starts) if n)
+    return " ".join([f"{starts[0]:#x}", *rest])
+
+
+def _quietly(command: str) -> str:
+    """Without the lines it prints, three a file; errors and warnings are seen."""
+    return f"pipe -d |> {command} |> cat >/dev/null"
 
 
 def command_line(

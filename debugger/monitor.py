@@ -1,59 +1,109 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The commands behind gdb's `monitor`: words in, text out."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from adeos.text import printable
+from debugger.errors import DebuggerError
 from debugger.session import Session
+from introspect.errors import IntrospectError
+from introspect.printk import lines
+
+_LOG_LINES = 50
+_LOG_MOST = 100_000
 
 
 class Command(NamedTuple):
-    """A monitor command: its words, what it does, and how."""
+    """A monitor command: its words, the argument it takes, what it does, and how."""
 
     words: tuple[str, ...]
+    argument: str
     help: str
-    run: Callable[[Session], str]
+    run: Callable[[Session, str], str]
+
+    @property
+    def usage(self) -> str:
+        return " ".join([*self.words, *([self.argument] if self.argument else [])])
 
 
-def _help(_session: Session) -> str:
-    width = max(len(" ".join(command.words)) for command in COMMANDS)
-    return "".join(f"{' '.join(row.words):<{width}}  {row.help}\n" for row in COMMANDS)
+def _help(_session: Session, _argument: str) -> str:
+    width = max(len(command.usage) for command in COMMANDS)
+    return "".join(f"{row.usage:<{width}}  {row.help}\n" for row in COMMANDS)
 
 
-def _version(_session: Session) -> str:
+def _version(_session: Session, _argument: str) -> str:
     # Linux's scripts/gdb takes any answer for QEMU's stub, which suits: thread = CPU + 1.
     return "vnode-debug: GDB remote protocol over shared memory\n"
 
 
-def _vnode(session: Session) -> str:
+def _vnode(session: Session, _argument: str) -> str:
     facts = session.target.describe()
-    width = max(map(len, facts))
+    width = max(map(len, facts), default=0)
     return "".join(f"{key:<{width}}  {value}\n" for key, value in facts.items())
 
 
-def _cpus(session: Session) -> str:
-    return "".join(f"{thread.info}\n" for thread in session.target.threads())
+def _cpus(session: Session, _argument: str) -> str:
+    return "".join(
+        f"{thread.info}\n" for thread in session.target.threads() if thread.tid == thread.cpu + 1
+    )
 
 
-def _refresh(session: Session) -> str:
+def _info(session: Session, argument: str) -> str:
+    return _vnode(session, argument) + _cpus(session, argument)
+
+
+def _ps(session: Session, _argument: str) -> str:
+    tasks, note = session.target.tasks()
+    rows = [f"{'PID':>7} {'TGID':>7} {'PPID':>7} {'CPU':>3} S  {'TASK':<18} COMMAND\n"]
+    for task in tasks:
+        comm = printable(task.comm.encode())
+        shown = f"[{comm}]" if task.kthread else comm
+        state = "R*" if task.running else task.state
+        rows.append(
+            f"{task.pid:>7} {task.tgid:>7} {task.ppid:>7} {task.cpu:>3} {state:<2} "
+            f"{task.address:#018x} {shown}\n"
+        )
+    return "".join(rows) + (f"{note}\n" if note else "")
+
+
+def _log(session: Session, argument: str) -> str:
+    if argument and not (argument.isascii() and argument.isdigit()):
+        return "monitor log [N]: N is the number of records, counted from the end\n"
+    wanted = min(int(argument[:9]), _LOG_MOST) if argument else _LOG_LINES
+    records = deque(session.target.log(), maxlen=wanted)
+    return "".join(f"{line}\n" for record in records for line in lines(record))
+
+
+def _refresh(session: Session, _argument: str) -> str:
     session.target.refresh()
     return "registers read anew; `maintenance flush register-cache` makes gdb ask for them\n"
 
 
 COMMANDS = (
-    Command(("help",), "this list", _help),
-    Command(("info", "version"), "what answers here", _version),
-    Command(("info", "vnode"), "the kernel that is looked at", _vnode),
-    Command(("info", "cpus"), "its CPUs and where their registers come from", _cpus),
-    Command(("refresh",), "take new samples of the registers", _refresh),
+    Command(("help",), "", "this list", _help),
+    Command(("info",), "", "the kernel that is looked at, and its CPUs", _info),
+    Command(("info", "vnode"), "", "the kernel that is looked at", _vnode),
+    Command(("info", "cpus"), "", "its CPUs and where their registers come from", _cpus),
+    Command(("info", "version"), "", "what answers here", _version),
+    Command(("log",), "[N]", f"the last N records of the kernel log ({_LOG_LINES})", _log),
+    Command(("ps",), "", "the tasks; R* is on its CPU", _ps),
+    Command(
+        ("refresh",), "", "take new samples of the registers and list the tasks anew", _refresh
+    ),
+    Command(("version",), "", "as info version", _version),
 )
 
 
 def run(session: Session, words: Sequence[str]) -> str:
     """The output of a command; for unknown ones a line that says so."""
-    for command in COMMANDS:
-        if tuple(words) == command.words:
-            return command.run(session)
-    if tuple(words) == ("version",):
-        return _version(session)
+    for command in sorted(COMMANDS, key=lambda row: -len(row.words)):
+        count = len(command.words)
+        rest = words[count:]
+        if tuple(words[:count]) == command.words and len(rest) <= bool(command.argument):
+            try:
+                return command.run(session, rest[0] if rest else "")
+            except (IntrospectError, DebuggerError) as error:
+                return f"{printable(str(error).encode())}\n"
     return "no such command: try `monitor help`\n"

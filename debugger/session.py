@@ -141,10 +141,10 @@ class Session:
             raise Failure(EINVAL, "malformed thread id") from None
         if tid <= 0:
             tid = self.tid
-        for thread in self.target.threads():
-            if thread.tid == tid:
-                return thread
-        raise Failure(EINVAL, f"no thread {tid}")
+        thread = self.target.thread(tid)
+        if thread is None:
+            raise Failure(EINVAL, f"no thread {tid}")
+        return thread
 
     def _take(self, event: Event) -> bytes:
         match event.kind:

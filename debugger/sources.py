@@ -25,9 +25,10 @@ _QEMU_CONTROL = struct.Struct("<5QQ")
 _QEMU_CONTROL_AT = 8 + 18 * 8 + 10 * 24
 
 
-def vnode(machine: Machine, number: int, name: str) -> KernelTarget:
+def vnode(machine: Machine, number: int, name: str, *, tasks: bool = True) -> KernelTarget:
     """A vnode, running or dead, through its memory and its bridge; nothing is stopped.
 
+    With `tasks` those on no CPU are threads too.
     NothingThere when the vnode is not bound or has no kernel (yet).
     """
     binding = machine.query(number)
@@ -48,7 +49,8 @@ def vnode(machine: Machine, number: int, name: str) -> KernelTarget:
         note = _note(bridge)
     except BridgeError as error:
         raise NothingThere(f"vnode {number} ({name}): {error}") from None
-    return KernelTarget(Identity(number, name), _kernel(memory, name, note=note, live=True), cpus)
+    kernel = _kernel(memory, name, note=note, live=True)
+    return KernelTarget(Identity(number, name), kernel, cpus, tasks=tasks)
 
 
 def _note(bridge: Bridge) -> int | None:
@@ -72,10 +74,11 @@ def _kernel(
         raise NothingThere(f"{name}: {error}") from None
 
 
-def dump(path: Path, number: int = 1, name: str = "") -> KernelTarget:
+def dump(path: Path, number: int = 1, name: str = "", *, tasks: bool = True) -> KernelTarget:
     """A memory image or vmcore in a file, with the registers it holds.
 
-    `number` and `name` are what gdb calls it; the name is the file's unless given.
+    `number` and `name` are what gdb calls it; the name is the file's unless given.  With `tasks`
+    those on no CPU are threads too.
     NothingThere when it is no memory image or there is no kernel in it.
     """
     try:
@@ -88,6 +91,7 @@ def dump(path: Path, number: int = 1, name: str = "") -> KernelTarget:
         Identity(number, name or path.name),
         kernel,
         DumpCpus(saved, max(len(saved), _present(kernel))),
+        tasks=tasks,
     )
 
 

@@ -1,68 +1,53 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A symbol file for stock gdb, made from the kernel's own kallsyms.
+"""A symbol file for stock gdb, made from the kernel itself: no debuginfo is needed.
 
 An ELF executable whose sections hold nothing but addresses (SHT_NOBITS), with
 .symtab from kallsyms (sizes from the gaps, FUNC or OBJECT by section), the
-build id, and DWARF for a few globals (dwarf.py).  It is made for the addresses
-the kernel was linked at and loaded with `add-symbol-file -o OFFSET`: KASLR moves
-a kernel at every start, and this way one file serves them all.  gdb takes the
-same time either way.
+build id, types from BTF (dwarf.py) and call frame information from ORC
+(frames.py).  It is made for the addresses the kernel was linked at and loaded
+with `add-symbol-file -o OFFSET`: KASLR moves a kernel at every start, and this
+way one file serves them all.
 
-The file is named by a digest of the symbols, not by the build id the memory
-claims: a hostile vnode cannot put false names under another kernel's.
+The file is named by a digest of all that it is made from, not by the build id
+the memory claims: a hostile vnode cannot put false names under another kernel's.
 
-Limits: vmlinux's symbols only, no modules; types but for a few globals, line
-numbers and call frame information are not there.
+Limits: no line numbers, no functions' types; modules have files of their own
+(modulefile.py).  What BTF or ORC a kernel lacks, or has in disorder, is left out.
 """
 
-import os
+import logging
 import re
 import struct
-import tempfile
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
-from debugger import dwarf
+from debugger import elf
+from debugger.elf import Section, SectionType
 from debugger.errors import SymbolFileError
 from introspect import cache
+from introspect.errors import IntrospectError
 from introspect.kallsyms import SymbolTable
 from introspect.kernel import Kernel
+
+_log = logging.getLogger(__name__)
 
 PERCPU = ".data..percpu"
 """Linked at 0 and not moved by KASLR: load with `add-symbol-file -s .data..percpu 0`."""
 PERCPU_MAX = 1 << 24
 BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
-FORMAT = 1
+FORMAT = 2
 """Part of the cache key: raise it when the file's content changes."""
-
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-_SHDR = struct.Struct("<IIQQQQIIQQ")
-_PROGBITS, _SYMTAB, _STRTAB, _NOTE, _NOBITS = 1, 2, 3, 7, 8
-_ALLOC_WRITE, _ALLOC_EXEC = 3, 6
-_ABS = 0xFFF1
-_GLOBAL = 1 << 4
-_OBJECT, _FUNC = 1, 2
-# Bytes that could steer a terminal when gdb prints the name become '?'.
-_SAFE = bytes(b if b == 0 or 0x21 <= b <= 0x7E else 0x3F for b in range(256))
-
-
-class _Section(NamedTuple):
-    """A section header and its content; NOBITS sections only have a size."""
-
-    name: str
-    kind: int
-    flags: int = 0
-    address: int = 0
-    data: bytes = b""
-    size: int = 0
-    link: int = 0
-    info: int = 0
-    align: int = 1
-    entry: int = 0
+_MAX_SOURCE = 64 << 20
+_SOURCES = (
+    ("__start_BTF", "__stop_BTF"),
+    ("__start_orc_unwind_ip", "__stop_orc_unwind_ip"),
+    ("__start_orc_unwind", "__stop_orc_unwind"),
+)
 
 
 class _Part(NamedTuple):
@@ -76,10 +61,10 @@ class _Part(NamedTuple):
 
 
 _MARKS = (
-    (".text", _ALLOC_EXEC, "_text"),
-    (".data", _ALLOC_WRITE, "_etext"),
-    (".init.text", _ALLOC_EXEC, "_sinittext"),
-    (".init.data", _ALLOC_WRITE, "_einittext"),
+    (".text", elf.ALLOC_EXEC, "_text"),
+    (".data", elf.ALLOC_WRITE, "_etext"),
+    (".init.text", elf.ALLOC_EXEC, "_sinittext"),
+    (".init.data", elf.ALLOC_WRITE, "_einittext"),
 )
 
 
@@ -97,7 +82,7 @@ def _parts(table: SymbolTable, values: "array[int]") -> list[_Part]:
     ]
     if table.absolute:
         size = min(values[table.absolute - 1] + 4096, PERCPU_MAX)
-        parts.insert(0, _Part(PERCPU, _ALLOC_WRITE, 0, size, 0))
+        parts.insert(0, _Part(PERCPU, elf.ALLOC_WRITE, 0, size, 0))
     return parts
 
 
@@ -121,10 +106,10 @@ def _values(table: SymbolTable, base: int) -> "array[int]":
 def _symtab(table: SymbolTable, values: "array[int]", parts: list[_Part]) -> tuple[bytes, int]:
     """(.symtab, number of local symbols); packed as three columns of 64-bit words."""
     count = len(table)
-    kinds = [_ABS << 48 | _OBJECT << 32] * count
+    kinds = [elf.ABSOLUTE << 48 | elf.OBJECT << 32] * count
     for number, part in enumerate(parts, 1):
         last = bisect_left(values, part.end, lo=part.first)
-        kind = _FUNC if part.flags == _ALLOC_EXEC else _OBJECT
+        kind = elf.FUNC if part.flags == elf.ALLOC_EXEC else elf.OBJECT
         if part.name == PERCPU:
             last = table.absolute
         kinds[part.first : last] = [number << 48 | kind << 32] * (last - part.first)
@@ -133,7 +118,7 @@ def _symtab(table: SymbolTable, values: "array[int]", parts: list[_Part]) -> tup
     is_global = [not local for local in is_local]
     packed = array("Q", bytes(24 * (count + 1)))
     for number, column in enumerate((words, values, _sizes(values, table.absolute))):
-        bind = 0 if number else _GLOBAL << 32
+        bind = 0 if number else elf.GLOBAL << 32
         last_ones = [word | bind for word in compress(column, is_global)]
         packed[number::3] = array("Q", [0, *compress(column, is_local), *last_ones])
     return packed.tobytes(), sum(is_local) + 1
@@ -151,114 +136,115 @@ def _sizes(values: "array[int]", absolute: int) -> "array[int]":
     return sizes
 
 
-def pack(table: SymbolTable, kaslr_offset: int, build_id: bytes = b"") -> bytes:
-    """The ELF file of a symbol table; addresses as linked.  SymbolFileError when it is none."""
+def pack(
+    table: SymbolTable,
+    kaslr_offset: int,
+    build_id: bytes = b"",
+    debug: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """The ELF file of a symbol table; addresses as linked.  SymbolFileError when it is none.
+
+    debug  the .debug_* sections by name
+    """
     base = table.base - kaslr_offset
     if not len(table) or base < 0 or base + max(table.offsets) >> 64:
         raise SymbolFileError("the kernel's symbol table is empty, or no kernel's")
     values = _values(table, base)
     parts = _parts(table, values)
     symtab, locals_ = _symtab(table, values, parts)
-    globals_ = dwarf.sections(lambda name: _value(table, values, name))
     note = struct.pack("<III4s", 4, len(build_id), 3, b"GNU\0") + build_id
-    return _assemble(
+    return elf.assemble(
         [
             *(
-                _Section(part.name, _NOBITS, part.flags, part.start, size=part.end - part.start)
+                Section(part.name, SectionType.NOBITS, part.flags, part.start,
+                        size=part.end - part.start)
                 for part in parts
             ),
-            _Section(".symtab", _SYMTAB, 0, 0, symtab, 0, len(parts) + 2, locals_, 8, 24),
-            _Section(".strtab", _STRTAB, data=table.names.translate(_SAFE)),
-            _Section(".note.gnu.build-id", _NOTE, data=note, align=4),
-            *(_Section(name, _PROGBITS, data=data) for name, data in globals_.items()),
+            Section(".symtab", SectionType.SYMTAB, 0, 0, symtab, 0, len(parts) + 2, locals_, 8, 24),
+            Section(".strtab", SectionType.STRTAB, data=elf.safe_names(table.names)),
+            Section(".note.gnu.build-id", SectionType.NOTE, data=note, align=4),
+            *(
+                Section(name, SectionType.PROGBITS, data=data)
+                for name, data in (debug or {}).items()
+            ),
         ]
-    )
+    )  # fmt: skip
 
 
-def _assemble(sections: list[_Section]) -> bytes:
-    """An ET_EXEC for x86-64 of the sections, .shstrtab added."""
-    names = bytearray(b"\0")
-    parts: list[bytes] = []
-    headers = [bytes(_SHDR.size)]
-    at = _EHDR.size
+def types(kernel: Kernel) -> dict[str, bytes]:
+    """The sections that describe types and typed globals; C's own types without BTF."""
+    from debugger import abbreviations, dwarf
+    from debugger.globals import GLOBALS, plain_btf
+    from introspect.btf import Btf, split_blob
 
-    def add(section: _Section) -> None:
-        nonlocal at
-        padding = -at % 8
-        parts.append(b"\0" * padding + section.data)
-        headers.append(
-            _SHDR.pack(
-                names.index(section.name.encode() + b"\0"),
-                section.kind,
-                section.flags,
-                section.address,
-                at + padding,
-                section.size or len(section.data),
-                section.link,
-                section.info,
-                section.align,
-                section.entry,
-            )
-        )
-        at += padding + len(section.data)
+    blob = _source(kernel, *_SOURCES[0])
+    table = kernel.symbols.table
 
-    for section in sections:
-        names += section.name.encode() + b"\0"
-    names += b".shstrtab\0"
-    for section in sections:
-        add(section)
-    add(_Section(".shstrtab", _STRTAB, data=bytes(names)))
-    padding = -at % 8
-    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header = _EHDR.pack(
-        ident,
-        2,
-        62,
-        1,
-        0,
-        0,
-        at + padding,
-        0,
-        _EHDR.size,
-        0,
-        0,
-        _SHDR.size,
-        len(headers),
-        len(headers) - 1,
-    )
-    return b"".join([header, *parts, b"\0" * padding, *headers])
+    def find(name: str) -> int | None:
+        for index in table.indices(name):
+            moved = kernel.kaslr_offset if index >= table.absolute else 0
+            return table.address_at(index) - moved
+        return None
+
+    try:
+        strings = split_blob(blob)[1]
+        unit = dwarf.Unit(kernel.btf, strings)
+    except IntrospectError as error:
+        _log.debug("no types: %s", error)
+        strings = split_blob(plain_btf())[1]
+        unit = dwarf.Unit(Btf(plain_btf()), strings)
+    unit.variables(GLOBALS, find)
+    return {
+        ".debug_abbrev": abbreviations.section(),
+        ".debug_info": unit.section(),
+        ".debug_str": elf.safe_names(strings, spaces=True),
+    }
 
 
-def build(kernel: Kernel) -> Path:
+def frames(kernel: Kernel) -> dict[str, bytes]:
+    """The section that tells how to unwind; {} without ORC."""
+    from debugger import frames
+
+    try:
+        orc = kernel.orc
+        table = orc.tables[0]
+        writer = frames.Writer()
+        ips = frames.addresses(table.ips, table.ips_va - kernel.kaslr_offset)
+        end = max(end for _, end in table.ranges) - kernel.kaslr_offset
+        writer.table(ips, frames.rows_of(orc.layout, table.entries), end)
+        return {".debug_frame": writer.section()}
+    except (IntrospectError, SymbolFileError, KeyError, struct.error) as error:
+        _log.debug("no call frame information: %s", error)
+        return {}
+
+
+def _source(kernel: Kernel, start: str, stop: str) -> bytes:
+    """What lies between two symbols; b"" when the kernel does not have them."""
+    try:
+        address = kernel.symbols.table.address
+        first, end = address(start), address(stop)
+        return kernel.read(first, end - first) if 0 < end - first <= _MAX_SOURCE else b""
+    except IntrospectError:
+        return b""
+
+
+def build(kernel: Kernel, progress: Callable[[str], None] = lambda _line: None) -> Path:
     """The symbol file of a kernel, from the cache or made now; mode 0600.
 
-    gdb.commands() load it.  SymbolFileError when the kernel's symbols make none or
-    it cannot be written.
+    gdb.commands() load it.  `progress` gets a line when it is to be made.  SymbolFileError when
+    the kernel's symbols make none or it cannot be written.
     """
     table = kernel.symbols.table
     parts = (b"%d" % FORMAT, table.names, table.types, table.offsets.tobytes(),
-             b"%x" % (table.base - kernel.kaslr_offset))  # fmt: skip
+             b"%x" % (table.base - kernel.kaslr_offset),
+             *(_source(kernel, *names) for names in _SOURCES))  # fmt: skip
     path = cache.directory() / f"{cache.key_of(parts)}.vmlinux"
     with suppress(OSError):
         if path.stat().st_size:
             return path
+    progress("making symbols, types and unwind tables of this kernel, once for each build")
     known = BUILD_ID.fullmatch(kernel.build_id)
     build_id = bytes.fromhex(kernel.build_id) if known else b""
-    _write(path, pack(table, kernel.kaslr_offset, build_id))
+    debug = {**types(kernel), **frames(kernel)}
+    elf.write(path, pack(table, kernel.kaslr_offset, build_id, debug))
     return path
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Atomically: a reader sees a whole file or none."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise SymbolFileError(f"cannot write {path}: {error.strerror or error}") from None

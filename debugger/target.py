@@ -7,10 +7,11 @@ that knows the registers: of a running vnode (cpus.BridgeCpus), of a dump
 stopped or written.  Registers are read once a stop event and then kept, so that
 gdb sees one state until it resumes.
 
-A thread is a CPU: thread id = CPU + 1, process id = vnode id.
+A thread is a CPU (thread id = CPU + 1) or, behind the CPUs, a task that is on
+none (tasks.py); the process id is the vnode id.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -18,9 +19,12 @@ from adeos.text import c_string, printable
 from debugger.addressspace import AddressSpace
 from debugger.errors import AddressError, TargetError, TargetGone
 from debugger.registers import Values
+from debugger.tasks import TaskList
 from introspect.errors import IntrospectError
 from introspect.kernel import Kernel
 from introspect.paging import PageTables
+from introspect.printk import LogRecord
+from introspect.tasks import Task
 
 _CR3_ROOT = 0x000FFFFFFFFFF000
 
@@ -95,6 +99,7 @@ class Thread(NamedTuple):
     name: str
     info: str
     cpu: int
+    """The CPU, or where the task last ran."""
 
 
 class Target(Protocol):
@@ -110,6 +115,7 @@ class Target(Protocol):
         ...
 
     def threads(self) -> Sequence[Thread]: ...
+    def thread(self, tid: int) -> Thread | None: ...
     def registers(self, tid: int) -> Values:
         """Registers of a thread; TargetError when there is no such thread."""
         ...
@@ -126,12 +132,19 @@ class Target(Protocol):
     def refresh(self) -> None: ...
     def change(self) -> Change | None: ...
     def describe(self) -> Mapping[str, str]: ...
+    def tasks(self) -> tuple[Sequence[Task], str]:
+        """Every task, and why the list is not whole ("" when it is)."""
+        ...
+
+    def log(self) -> Iterable[LogRecord]: ...
 
 
 class KernelTarget:
-    """A Linux kernel, watched."""
+    """A Linux kernel, watched; with `tasks` the tasks are threads as well."""
 
-    def __init__(self, identity: Identity, kernel: Kernel, cpus: CpuSource) -> None:
+    def __init__(
+        self, identity: Identity, kernel: Kernel, cpus: CpuSource, *, tasks: bool = False
+    ) -> None:
         self.identity = identity
         self.kernel = kernel
         self.cpus = cpus
@@ -139,6 +152,8 @@ class KernelTarget:
         self._kernel_space = self._space(kernel.tables)
         self._user_spaces: dict[int, AddressSpace] = {}
         self._registers: dict[int, Values] = {}
+        self._tasks = TaskList(kernel)
+        self._show_tasks = tasks
 
     def _space(self, tables: PageTables) -> AddressSpace:
         return AddressSpace(tables, self._check if self.cpus.volatile else None)
@@ -158,18 +173,39 @@ class KernelTarget:
 
     def threads(self) -> Sequence[Thread]:
         name = printable(self.identity.name.encode())
-        return [
-            Thread(cpu + 1, name, f"CPU {cpu} {self.cpus.state(cpu)}", cpu)
-            for cpu in range(self.cpus.count)
-        ]
+        running = self._tasks.running() if self._show_tasks else {}
+        listed = [self._cpu(cpu, name, running.get(cpu)) for cpu in range(self.cpus.count)]
+        if self._show_tasks:
+            listed += [_task(tid, task) for tid, task in self._tasks.blocked().items()]
+        return listed
+
+    def _cpu(self, cpu: int, name: str, task: Task | None) -> Thread:
+        at_work = f", {_comm(task)} pid {task.pid}" if task else ""
+        return Thread(cpu + 1, name, f"CPU {cpu} {self.cpus.state(cpu)}{at_work}", cpu)
+
+    def thread(self, tid: int) -> Thread | None:
+        if 1 <= tid <= self.cpus.count:
+            return self._cpu(tid - 1, printable(self.identity.name.encode()), None)
+        task = self._task(tid)
+        return _task(tid, task) if task else None
+
+    def _task(self, tid: int) -> Task | None:
+        return self._tasks.find(tid) if self._show_tasks else None
 
     def registers(self, tid: int) -> Values:
-        if not 1 <= tid <= self.cpus.count:
-            raise TargetError(f"no thread {tid}: {self.identity.name} has {self.cpus.count} CPUs")
         values = self._registers.get(tid)
         if values is None:
-            values = self._registers[tid] = self.cpus.registers(tid - 1)
+            values = self._registers[tid] = self._read_registers(tid)
         return values
+
+    def _read_registers(self, tid: int) -> Values:
+        if 1 <= tid <= self.cpus.count:
+            return self.cpus.registers(tid - 1)
+        task = self._task(tid)
+        if task is None:
+            count = self.cpus.count
+            raise TargetError(f"no thread {tid}: {self.identity.name} has {count} CPUs")
+        return self._tasks.registers(task)
 
     def read(self, tid: int, address: int, size: int) -> bytes:
         if address >= self._user_end:
@@ -177,8 +213,10 @@ class KernelTarget:
         return self._user_space(tid).read(address, size)
 
     def _user_space(self, tid: int) -> AddressSpace:
-        """The address space of the process that was on the CPU."""
-        root = self.registers(tid).get("cr3", 0) & _CR3_ROOT
+        """The address space of the task, or of the process that was on the CPU."""
+        task = self._task(tid)
+        root = self._tasks.page_tables(task) if task else self.registers(tid).get("cr3", 0)
+        root &= _CR3_ROOT
         if not root:
             return self._kernel_space
         space = self._user_spaces.get(root)
@@ -201,6 +239,7 @@ class KernelTarget:
 
     def refresh(self) -> None:
         self.cpus.refresh()
+        self._tasks.refresh()
         self._registers.clear()
         self._user_spaces.clear()
         self._kernel_space.invalidate()
@@ -221,12 +260,26 @@ class KernelTarget:
             "build id": kernel.build_id or "unknown",
         }
 
+    def tasks(self) -> tuple[Sequence[Task], str]:
+        return self._tasks.all(), self._tasks.note
+
+    def log(self) -> Iterable[LogRecord]:
+        return self.kernel.log()
+
     def _banner(self) -> str:
         try:
             address = self.kernel.symbols.address("linux_banner")
             return c_string(self.kernel.read(address, 256).replace(b"\n", b"\0"))
         except (IntrospectError, AddressError, KeyError):
             return "unreadable"
+
+
+def _comm(task: Task) -> str:
+    return printable(task.comm.encode())
+
+
+def _task(tid: int, task: Task) -> Thread:
+    return Thread(tid, _comm(task), f"pid {task.pid} {task.state}", task.cpu)
 
 
 def _merge(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A target built in code, and a client that speaks the protocol by script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,11 @@ from debugger.packet import Kind, Parser
 from debugger.registers import Values
 from debugger.session import Session
 from debugger.target import Change, Identity, Liveness, Thread
+from introspect.errors import NotFound
+from introspect.kallsyms import SymbolTable
+from introspect.printk import LogRecord
+from introspect.symbols import Symbols
+from introspect.tasks import Task
 
 # A busy machine makes the time of a single example meaningless.
 settings.register_profile("debugger", deadline=None)
@@ -38,6 +43,17 @@ class PlainTarget:
 
     def threads(self) -> Sequence[Thread]:
         return [Thread(tid, "web", f"CPU {tid - 1} <running>", tid - 1) for tid in (1, 2)]
+
+    def thread(self, tid: int) -> Thread | None:
+        return next((thread for thread in self.threads() if thread.tid == tid), None)
+
+    def tasks(self) -> tuple[Sequence[Task], str]:
+        init = Task(0x1000, 1, 1, 0, "in\x1bit", "S", 0, False, False, 0, 0)
+        worker = Task(0x2000, 7, 7, 2, "kworker", "I", 1, True, True, 0, 0)
+        return [init, worker], "only these"
+
+    def log(self) -> Iterable[LogRecord]:
+        return [LogRecord(n, n * 10**9, 6, 0, f"line {n}\x1b[2J") for n in range(200)]
 
     def registers(self, tid: int) -> Values:
         if tid not in self.values:
@@ -65,6 +81,22 @@ class PlainTarget:
 
     def describe(self) -> Mapping[str, str]:
         return {"vnode": "2 (web)"}
+
+
+class PlainKernel:
+    """A kernel that has symbols and nothing else: no BTF, no ORC, no memory."""
+
+    def __init__(self, table: SymbolTable, kaslr_offset: int, build_id: str = "") -> None:
+        self.symbols = Symbols(table)
+        self.kaslr_offset = kaslr_offset
+        self.build_id = build_id
+        self.release = "6.1.0-1-test"
+
+    @property
+    def orc(self) -> None:
+        raise NotFound("no ORC")
+
+    btf = orc
 
 
 class Client:

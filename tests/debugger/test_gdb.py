@@ -5,7 +5,6 @@ import socket
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,16 +12,16 @@ from debugger import attach as attach_module
 from debugger import gdb, symfile
 from debugger.attach import attach
 from debugger.errors import MissingTool
+from tests.debugger.conftest import PlainKernel
 from tests.debugger.test_symfile import IMAGE, KASLR, PERCPU, make_table
 
 ID = "ab" * 20
 
 
-def kernel(build_id: str = ID, release: str = "6.1.0-1-test") -> SimpleNamespace:
-    table = make_table(PERCPU, IMAGE)
-    return SimpleNamespace(
-        symbols=SimpleNamespace(table=table), kaslr_offset=KASLR, build_id=build_id, release=release
-    )
+def kernel(build_id: str = ID, release: str = "6.1.0-1-test") -> PlainKernel:
+    made = PlainKernel(make_table(PERCPU, IMAGE), KASLR, build_id)
+    made.release = release
+    return made
 
 
 @pytest.fixture
@@ -59,7 +58,8 @@ def test_build_ids_of_broken_files(tmp_path: Path) -> None:
 
 def test_the_command_line() -> None:
     setup = gdb.commands(kernel(), volatile=True)  # type: ignore[arg-type]
-    assert setup[-1].endswith(f"-o {KASLR:#x} -s .data..percpu 0")
+    assert f'.vmlinux" -o {KASLR:#x} -s .data..percpu 0 |>' in setup[-2]
+    assert "-o 0 |>" in setup[-1]  # the frames of user mode are not moved
     assert "set stack-cache off" in setup
     line = gdb.command_line("gdb", Path("/run/x/rsp"), setup, ["--batch", "-ex", "bt"])
     assert line[-4:] == ["target remote /run/x/rsp", "--batch", "-ex", "bt"]

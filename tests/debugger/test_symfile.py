@@ -2,7 +2,6 @@
 import io
 from array import array
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from debugger import symfile
 from debugger.errors import SymbolFileError
 from introspect.kallsyms import SymbolTable
+from tests.debugger.conftest import PlainKernel
 
 LINKED = 0xFFFFFFFF81000000
 KASLR = 0x12E00000
@@ -72,7 +72,8 @@ def test_symbols_sections_and_sizes() -> None:
 
 
 def test_globals_have_types() -> None:
-    elf = parse(symfile.pack(make_table(PERCPU, IMAGE), KASLR))
+    kernel = PlainKernel(make_table(PERCPU, IMAGE), KASLR)
+    elf = parse(symfile.build(kernel).read_bytes())  # type: ignore[arg-type]
     (unit,) = elf.get_dwarf_info().iter_CUs()
     found = {}
     for die in unit.iter_DIEs():
@@ -129,11 +130,8 @@ def test_any_table_makes_a_file_or_an_error(rows: list, absolute: int, base: int
 
 
 def test_the_file_is_made_once_for_all_kaslr_offsets(tmp_path: Path) -> None:
-    def kernel(offset: int) -> SimpleNamespace:
-        table = make_table(PERCPU, IMAGE, LINKED + offset)
-        return SimpleNamespace(
-            symbols=SimpleNamespace(table=table), kaslr_offset=offset, build_id="ab" * 20
-        )
+    def kernel(offset: int) -> PlainKernel:
+        return PlainKernel(make_table(PERCPU, IMAGE, LINKED + offset), offset, "ab" * 20)
 
     first = symfile.build(kernel(KASLR))  # type: ignore[arg-type]
     assert first.stat().st_mode & 0o777 == 0o600
@@ -147,9 +145,6 @@ def test_the_file_is_made_once_for_all_kaslr_offsets(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("VNODE_DEBUG_CACHE", str(tmp_path / "file" / "cache"))
-    table = make_table(PERCPU, IMAGE)
-    kernel = SimpleNamespace(
-        symbols=SimpleNamespace(table=table), kaslr_offset=KASLR, build_id="not hex"
-    )
+    kernel = PlainKernel(make_table(PERCPU, IMAGE), KASLR, "not hex")
     with pytest.raises(SymbolFileError, match="cannot write"):
         symfile.build(kernel)  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A symbol file for each loaded module: its symbols, and call frames from its ORC.
+
+The ranges of a module's memory become sections, the first of them .text, each
+linked at an address of its own; gdb is told where they are with
+`add-symbol-file FILE TEXT -s .memN ADDRESS`.  A file is named by a digest of its
+content, which does not depend on where the module was loaded, and so serves
+every start of the same kernel build.
+
+A file of its own ends backtraces at user mode: no other file's frames can reach
+down there, since they move with KASLR.
+
+Limits: no types; a module that is loaded later is not there until the next attach.
+"""
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from debugger import elf
+from debugger.elf import Section, SectionType
+from debugger.errors import SymbolFileError
+from introspect import cache
+from introspect.errors import IntrospectError
+from introspect.kernel import Kernel
+from introspect.orc import Layout, Table
+from introspect.symbols import ModuleTable, Symbol
+
+FORMAT = 1
+_SPACING = 1 << 32  # between the link addresses of the sections: a module is smaller
+_MAX_MODULES = 512
+_SYMBOL = struct.Struct("<IBBHQQ")
+_NAME = re.compile(r"[^A-Za-z0-9_-]")
+USER = "user"
+
+
+def section_name(number: int) -> str:
+    return f".mem{number}" if number else ".text"
+
+
+def pack(module: ModuleTable, layout: Layout | None = None, rules: Table | None = None) -> bytes:
+    """The ELF file of a module; `rules` is its ORC table."""
+    sections = [
+        Section(
+            section_name(number), SectionType.NOBITS,
+            elf.ALLOC_WRITE if number else elf.ALLOC_EXEC, number * _SPACING,
+            size=min(end - start, _SPACING),
+        )
+        for number, (start, end) in enumerate(module.ranges)
+    ]  # fmt: skip
+    symtab, strings = _symtab(module)
+    sections += [
+        Section(".symtab", SectionType.SYMTAB, 0, 0, symtab, 0, len(sections) + 2, 1, 8, 24),
+        Section(".strtab", SectionType.STRTAB, data=elf.safe_names(strings)),
+    ]
+    with suppress(SymbolFileError, struct.error, IndexError):
+        if layout is not None and rules is not None:
+            data = _frames(module, layout, rules)
+            sections.append(Section(".debug_frame", SectionType.PROGBITS, data=data))
+    return elf.assemble(sections)
+
+
+def _linked(module: ModuleTable, address: int) -> tuple[int, int] | None:
+    """(section number, link address); None outside of the module's memory."""
+    for number, (start, end) in enumerate(module.ranges):
+        if start <= address < end:
+            return number, number * _SPACING + address - start
+    return None
+
+
+def _symtab(module: ModuleTable) -> tuple[bytes, bytes]:
+    rows, names, at = [bytes(_SYMBOL.size)], [b"\0"], 1
+    for symbol in module.symbols:
+        place = _linked(module, symbol.address)
+        if place is None:
+            continue
+        number, value = place
+        name = symbol.name.encode("ascii", "replace").replace(b"\0", b"?") + b"\0"
+        # all global: gdb prefers none, and sh_info stays 1
+        info = elf.GLOBAL | (elf.FUNC if symbol.type in "tT" else elf.OBJECT)
+        rows.append(_SYMBOL.pack(at, info, 0, number + 1, value, _size(symbol)))
+        names.append(name)
+        at += len(name)
+    return b"".join(rows), b"".join(names)
+
+
+def _size(symbol: Symbol) -> int:
+    return min(symbol.size, _SPACING)
+
+
+def _frames(module: ModuleTable, layout: Layout, rules: Table) -> bytes:
+    """Of the code in the first range: code that moves otherwise is that of __init."""
+    from debugger import frames
+
+    start, end = module.ranges[0]
+    found = frames.addresses(rules.ips, rules.ips_va)
+    rows = frames.rows_of(layout, rules.entries)
+    inside = [(ip - start, row) for ip, row in zip(found, rows, strict=True) if start <= ip < end]
+    writer = frames.Writer()
+    if inside:
+        writer.table([ip for ip, _ in inside], [row for _, row in inside], end - start)
+    return writer.section()
+
+
+def _store(name: str, data: bytes) -> Path:
+    key = cache.key_of((b"%d" % FORMAT, data))
+    path = cache.directory() / f"{_NAME.sub('_', name)[:60]}-{key[:16]}.ko"
+    with suppress(OSError):
+        if path.stat().st_size == len(data):
+            return path
+    elf.write(path, data)
+    return path
+
+
+def build(kernel: Kernel) -> list[tuple[Path, Sequence[int]]]:
+    """The symbol file of each module and where its sections lie, in their order.
+
+    Modules that cannot be read are left out.
+    """
+    found: list[tuple[Path, Sequence[int]]] = []
+    rules = list(_rules(kernel))
+    for module in kernel.symbols.modules[:_MAX_MODULES]:
+        starts = [start for start, _ in module.ranges]
+        table = next((t for t in rules if t.covers(starts[0])), None)
+        layout = kernel.orc.layout if table else None
+        found.append((_store(module.name, pack(module, layout, table)), starts))
+    return found
+
+
+def _rules(kernel: Kernel) -> Iterator[Table]:
+    with suppress(IntrospectError):
+        yield from kernel.orc.tables[1:]
+
+
+def user_frames() -> Path:
+    """The file that ends backtraces at user mode; loaded unmoved."""
+    from debugger import frames
+
+    writer = frames.Writer()
+    writer.user()
+    # gdb wants a section and a symbol: at 0, where no process has memory
+    symbol = _SYMBOL.pack(1, elf.GLOBAL | elf.FUNC, 0, 1, 0, 1)
+    data = elf.assemble(
+        [
+            Section(".text", SectionType.NOBITS, elf.ALLOC_EXEC, 0, size=1),
+            Section(".symtab", SectionType.SYMTAB, 0, 0, bytes(24) + symbol, 0, 3, 1, 8, 24),
+            Section(".strtab", SectionType.STRTAB, data=b"\0user_mode\0"),
+            Section(".debug_frame", SectionType.PROGBITS, data=writer.section()),
+        ]
+    )
+    return _store(USER, data)
