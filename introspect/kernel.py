@@ -305,6 +305,19 @@ class Kernel:
         return frozenset(self.symbols.table.address_at(i) for n in names for i in found(n))
 
     @cached_property
+    def inline_irq_stacks(self) -> bool:
+        """Whether C code switches to the IRQ stack: since 5.12, with ORC's SP_INDIRECT changed.
+
+        ab4e0744e99b, whose series brought hardirq_stack_inuse; 6.2 to 6.14 have it in pcpu_hot.
+        """
+        if "hardirq_stack_inuse" in self.symbols:
+            return True
+        try:
+            return bool(self.btf.struct("pcpu_hot"))
+        except NotFound:
+            return False
+
+    @cached_property
     def _text(self) -> tuple[int, int]:
         address = self.symbols.table.address
         return address("_stext"), address("_etext")

@@ -191,8 +191,10 @@ def _caller_sp(kernel: Kernel, state: _State, entry: Entry) -> tuple[int, bool]:
         return state.sp + entry.sp_offset & MASK, False
     if reg == Reg.BP:
         return state.bp + entry.sp_offset & MASK, False
-    if reg == Reg.SP_INDIRECT:  # 5.12 (ab4e0744e99b): the offset counts after the load
-        return kernel.u64(state.sp) + entry.sp_offset & MASK, True
+    if reg == Reg.SP_INDIRECT:
+        if kernel.inline_irq_stacks:
+            return kernel.u64(state.sp) + entry.sp_offset & MASK, True
+        return kernel.u64(state.sp + entry.sp_offset & MASK), True
     if reg == Reg.BP_INDIRECT:
         return kernel.u64(state.bp + entry.sp_offset & MASK), True
     name = _HELD.get(Reg(reg)) if reg in Reg._value2member_map_ else None

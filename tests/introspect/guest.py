@@ -46,7 +46,10 @@ cat /proc/meminfo >/truth/meminfo
 cat /proc/cmdline >/truth/cmdline
 cat /proc/uptime >/truth/uptime
 dmesg -r >/truth/dmesg
-cd /truth; for f in *  stack/*; do echo "=== $f $(wc -c <$f)"; cat $f; done | gzip -1 >/dev/ttyS1
+cd /truth
+for f in * stack/*; do
+  [ -f $f ] && echo "=== $f $(wc -c <$f)" && cat $f
+done | gzip -1 >/dev/ttyS1
 AFTER
 echo TRUTH-COMPLETE >/dev/ttyS0
 exec sleep 100000
@@ -151,13 +154,15 @@ def running(
 ) -> Any:
     """A QEMU process on `kernel`; yields (Qmp, raw memory file, process)."""
     raw, initrd_file = directory / "ram.raw", directory / "initrd"
+    console = directory / "console"
     initrd_file.write_bytes(initrd)
     command = [
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", str(cpus),
         "-m", f"{memory}M", "-display", "none", "-nodefaults", "-no-reboot",
         "-object", f"memory-backend-file,id=ram,size={memory}M,mem-path={raw},share=on",
         "-machine", "pc,memory-backend=ram",
-        "-serial", f"file:{directory / 'console'}", "-serial", f"file:{directory / 'truth.gz'}",
+        "-chardev", f"socket,id=tty,path={directory / 'tty'},server=on,wait=off,logfile={console}",
+        "-serial", "chardev:tty", "-serial", f"file:{directory / 'truth.gz'}",
         "-qmp", f"unix:{directory / 'qmp'},server=on,wait=off",
         "-kernel", str(kernel), "-initrd", str(initrd_file),
         "-append", f"console=ttyS0 quiet panic=-1 noirqdebug {cmdline}", *qemu_args,
@@ -173,6 +178,18 @@ def running(
             process.kill()
             process.wait()
         initrd_file.unlink(missing_ok=True)
+
+
+def magic_sysrq(directory: Path, qmp: Qmp, key: bytes) -> None:
+    """Presses a magic SysRq key on the serial console: it is handled in the hard interrupt."""
+    with socket.socket(socket.AF_UNIX) as console:
+        console.connect(str(directory / "tty"))
+        qmp.command("chardev-send-break", id="tty")
+        console.sendall(key)
+        console.settimeout(5)
+        with contextlib.suppress(TimeoutError):
+            while console.recv(65536):  # else the guest waits for a reader
+                pass
 
 
 def wait_for(path: Path, text: bytes, process: Any, seconds: float = 120) -> None:

@@ -21,7 +21,15 @@ from introspect.registers import from_pt_regs
 from introspect.stack import End, describe
 from tests.introspect.btfwriter import BtfWriter
 from tests.introspect.conftest import stock_kernel
-from tests.introspect.guest import Guest, boot
+from tests.introspect.guest import (
+    READY,
+    Guest,
+    boot,
+    initramfs,
+    magic_sysrq,
+    running,
+    wait_for,
+)
 
 
 def orc_layout(fields: list[tuple[str, int]]) -> Layout:
@@ -216,6 +224,29 @@ def test_the_faulting_instruction_is_shown(crashed: tuple[str, Kernel, ElfMemory
     assert from_memory.text == expected
     calls = disasm.around(kernel, kernel.symbols.address("schedule") + 1, 0, 60)
     assert any(one.note == "__schedule" for one in calls)
+
+
+@pytest.mark.box
+def test_a_panic_in_a_hard_interrupt_unwinds_to_the_interrupted_task(tmp_path: Path) -> None:
+    core = tmp_path / "core"
+    cmdline = "panic=0 sysrq_always_enabled"
+    with running(tmp_path, stock_kernel()[0], initramfs([]), cmdline=cmdline, cpus=1) as (
+        qmp, _, process,
+    ):  # fmt: skip
+        wait_for(tmp_path / "console", READY, process)
+        magic_sysrq(tmp_path, qmp, b"c")
+        wait_for(tmp_path / "console", b"end Kernel panic", process)
+        qmp.command("stop")
+        qmp.command("dump-guest-memory", paging=False, protocol=f"file:{core}")
+    memory = open_image(core)
+    assert isinstance(memory, ElfMemory)
+    kernel = Kernel.find(memory)
+    trace = kernel.unwind(from_pt_regs(memory.registers[0]))
+    assert trace.whole
+    names = [line.split("+")[0] for line in describe(kernel, trace)]
+    for name in ("panic", "sysrq_handle_crash", "serial8250_interrupt", "asm_common_interrupt"):
+        assert name in names
+    assert names.index("asm_common_interrupt") < names.index("do_idle") or trace.end is End.USER
 
 
 def test_kinds_are_numbered_as_in_the_kernel() -> None:
