@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,19 @@ from cli.verb import VNODE, Place, verb
 if TYPE_CHECKING:
     from crashdump.incident import Incident
 
-HEADERS = ("ID", "TIME", "VNODE", "INC", "REASON", "STATE", "OUTCOME", "DUMP", "SIZE", "DOWN")
+HEADERS = (
+    "ID",
+    "TIME",
+    "VNODE",
+    "INC",
+    "REASON",
+    "STATE",
+    "OUTCOME",
+    "DUMP",
+    "SIZE",
+    "DOWN",
+    "TITLE",
+)
 RIGHT = frozenset({"ID", "INC", "SIZE", "DOWN"})
 COLOUR = {"interrupted": "red", "open": "yellow", "failed": "red", "lost": "red"}
 
@@ -55,14 +68,21 @@ def command(
     if session.json:
         output.write_json([as_dict(session, one) for one in found])
     elif found:
-        output.write(output.table(HEADERS, map(cells, found), right=RIGHT, colour=COLOUR))
+        seen = Counter(one.title for one in session.store().list() if one.title)
+        rows = [(*cells(one), title(one, seen[one.title])) for one in found]
+        output.write(output.table(HEADERS, rows, right=RIGHT, colour=COLOUR))
     elif not session.quiet:
         output.note("no incidents")
 
 
+def title(one: Incident, count: int) -> str:
+    """What the analysis calls the fault, and how many incidents of the store have that title."""
+    return f"{one.title} ({count}x)" if count > 1 else one.title
+
+
 def cells(one: Incident) -> tuple[str, ...]:
-    """An incident's row, in the order of HEADERS; DOWN is from the fault to the successor's
-    first user beat."""
+    """An incident's row, in the order of HEADERS, without the title; DOWN is from the fault to
+    the successor's first user beat."""
     running = one.stamps.get("running")
     return (
         str(one.id),

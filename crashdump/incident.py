@@ -101,7 +101,10 @@ class Witness(msgspec.Struct, frozen=True):
 
 
 class Incident(msgspec.Struct, frozen=True):
-    """One failure of one vnode.  Times are Unix times in seconds."""
+    """One failure of one vnode.  Times are Unix times in seconds.
+
+    ``title`` is the analysis's: equal for equal faults, "" before it is done.
+    """
 
     id: int
     vnode: int
@@ -127,6 +130,7 @@ class Incident(msgspec.Struct, frozen=True):
     restart: str = ""
     successor: int | None = None
     dump: Dump = Dump()
+    title: str = ""
 
 
 class Evidence(msgspec.Struct, frozen=True):

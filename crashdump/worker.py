@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """python -m crashdump.worker STORE NUMBER: writes the dump of an incident in the background.
 
+Then a process of its own analyses it (crashdump.analysis): nobody waits for that.
+
 All it needs is in the incident; /dev/kmb is opened, read-only, for memory held
 in place.  The outcome is in the incident's ``dump``; the exit code is 0 when it
 was written or there was nothing to do, else the error's.
@@ -51,5 +53,18 @@ def main(arguments: list[str]) -> int:
     return 1
 
 
+def explain(arguments: list[str]) -> None:
+    """Begins the analysis; without luck the incident stays without a title."""
+    try:
+        from crashdump.analysis.record import in_background
+
+        in_background(Path(arguments[0]), int(arguments[1]))
+    except Exception as problem:
+        print(f"incident {arguments[1]}: not analysed: {problem}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code in (0, 1):
+        explain(sys.argv[1:])
+    sys.exit(code)

@@ -24,7 +24,7 @@ from crashdump.analysis.commands import commands_for
 from crashdump.analysis.oops import lines_of
 from crashdump.analysis.report import Block, Lines, Panel, Report, State
 from crashdump.analysis.subject import Subject, saved_registers
-from crashdump.analysis.verdict import judge, judge_log
+from crashdump.analysis.verdict import Verdict, judge, judge_log
 from crashdump.errors import CrashdumpError
 from introspect.errors import IntrospectError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 PANEL_SECONDS = 20.0
 TOTAL_SECONDS = 120.0
+OPEN_SECONDS = 300.0  # a search without VMCOREINFO takes 0.15 s a GiB
 MIN_SECONDS = 0.05
 
 
@@ -122,8 +123,7 @@ def analyze(
 ) -> Report:
     """The report on a kernel; `only` names the panels wanted, all of them when empty."""
     began = time.process_time()
-    with limit(PANEL_SECONDS):
-        verdict = judge(subject)
+    verdict = _verdict(subject)
     panels = []
     for spec in PANELS:
         if only and spec.name not in only:
@@ -152,6 +152,15 @@ def analyze(
     )
 
 
+def _verdict(subject: Subject) -> Verdict:
+    message = subject.evidence.message if subject.evidence is not None else ""
+    try:
+        with limit(PANEL_SECONDS):
+            return judge(subject)
+    except (_Expired, Exception):  # the rest may still be read
+        return judge_log(lines_of(subject.kmsg), message)
+
+
 def open_subject(path: Path, number: int = 0) -> Subject:
     """The kernel in a dump; the `number`th of several, from 0.
 
@@ -163,18 +172,18 @@ def open_subject(path: Path, number: int = 0) -> Subject:
     from introspect.memory import open_image
 
     try:
-        memory_ = open_image(path)
-        if number:
-            found = list(islice(Kernel.find_all(memory_), number + 1))
-            if len(found) <= number:
-                raise NotReadable(f"{path}: holds {len(found)} kernels, there is no {number}")
-            kernel = found[number]
-        else:
-            kernel = Kernel.find(memory_)
-        return Subject(kernel, saved_registers(memory_), name=str(path))
+        with limit(OPEN_SECONDS):
+            image = open_image(path)
+            kernels = list(islice(Kernel.find_all(image), number + 1)) if number else []
+            if number and len(kernels) <= number:
+                raise NotReadable(f"{path}: has {len(kernels)} kernels, counted from 0")
+            kernel = kernels[number] if number else Kernel.find(image)
+            return Subject(kernel, saved_registers(image), name=str(path))
     except IntrospectError as problem:
         text = str(problem)
         raise NotReadable(text if str(path) in text else f"{path}: {text}") from None
+    except _Expired:
+        raise NotReadable(f"{path}: no kernel found in {OPEN_SECONDS:.0f} s of CPU time") from None
 
 
 def analyze_file(path: Path, *, only: Sequence[str] = (), number: int = 0) -> Report:
