@@ -247,8 +247,15 @@ static int before_panic(struct kprobe *probe, struct pt_regs *regs)
 	static char text[sizeof(record->message)];
 	struct pt_regs at = *regs;
 
-	/* a breakpoint's handler sees the address behind it */
+	/*
+	 * A breakpoint's handler sees the address behind it.  The frame is put
+	 * behind ftrace's call, where nothing has changed yet: debuggers that
+	 * look an address up by the byte before it would name the function
+	 * that lies before panic().
+	 */
 	at.ip = (unsigned long)probe->addr;
+	if (kprobe_ftrace(probe))
+		at.ip += MCOUNT_INSN_SIZE;
 	if (begin(&at)) {
 		format_message(regs, text, sizeof(text));
 		write_message(text);

@@ -95,10 +95,11 @@ def _unpack(packages: list[str], root: Path, environment: dict[str, str]) -> Non
 
 
 def from_panic(frames: list[Frame]) -> list[Frame]:
-    """The frames from panic() on, without those in user space."""
+    """The frames from panic(), or from the instruction that faulted, without those in user space."""
     names = [name for name, _ in frames]
-    assert "panic" in names, f"no panic() in {names}"
-    kernel = [(name, at) for name, at in frames[names.index("panic") :] if at >> 63]
+    begin = names.index("panic") if "panic" in names else 0  # an oops's frame is what faulted
+    kernel = [(name, at) for name, at in frames[begin:] if at >> 63]
+    assert kernel, "no kernel frames"
     return [(_SUFFIX.sub("", name) if at < MODULES else "module", at) for name, at in kernel]
 
 
