@@ -115,8 +115,12 @@ def crash(symbols: Path, vmcore: Path) -> dict[str, str]:
     return {name: path.read_text(errors="replace") for name, path in outputs.items()}
 
 
-def frames_of_crash(symbols: Path, vmcore: Path) -> list[Frame]:
+def frames_of_crash(symbols: Path, vmcore: Path, *, oops: bool = False) -> list[Frame]:
+    """Of an oops crash shows panic()'s frames first, then those of the exception."""
     text = crash(symbols, vmcore)["bt"]
+    if oops:
+        text = re.sub(r"\[exception RIP: ([^+\s]+).*\n *RIP: (\w+)", r"\n #0 [0] \1 at \2\n", text)
+        text = text[text.index(" #0 [0] ") :]
     found = re.findall(r"^ *#\d+ \[[0-9a-f]+\] (\S+) at ([0-9a-f]+)", text, re.MULTILINE)
     return from_panic([(name, int(at, 16)) for name, at in found])
 
@@ -176,7 +180,7 @@ def main(vmcore: Path) -> int:
     evidence = json.loads(vmcore.with_name("crash.json").read_text())
     symbols = vmlinux(found[1].decode())
     judged = {
-        "crash": frames_of_crash(symbols, vmcore),
+        "crash": frames_of_crash(symbols, vmcore, oops=evidence["reason"] == "oops"),
         "drgn": frames_of_drgn(symbols, vmcore),
         "gdb": frames_of_gdb(symbols, vmcore, int(offset[1], 16), evidence["crashed_cpu"] or 0),
     }
