@@ -10,10 +10,20 @@ from watchdog.states import Fault
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Gather registers first (`gather`: record, nmi or nothing), then park all CPUs."""
+    """Gather registers first, then park all CPUs.
+
+    `gather`: record (the agent's crash record), nmi, probe (the probe has them) or nothing.
+    """
 
     incarnation: int
     gather: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask the silent CPUs by NMI whether they live, before `fault` is believed."""
+
+    fault: Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +73,5 @@ class Release:
     """Unbind: CPUs and memory go back."""
 
 
-Action = Fence | OpenIncident | Capture | FinishIncident | Load | Start | Wait | Release
+Action = Fence | Probe | OpenIncident | Capture | FinishIncident | Load | Start | Wait | Release
 Actions = tuple[Action, ...]

@@ -55,6 +55,7 @@ class VnodeWatch(Base, frozen=True):
     irq: Layer = Layer(period_ms=10, limit_ms=500)
     sched: Layer = Layer(period_ms=20, limit_ms=1000)
     user: Layer = Layer(period_ms=100, limit_ms=3000)
+    probe_ms: int = 1000
     boot_timeout_ms: int = 60_000
     agent: bool = True
     """False for a kernel without vnode_agent: it is judged by its jiffies alone."""
@@ -123,7 +124,6 @@ class Watch(Base, frozen=True):
 
     period_ms: int = 10
     realtime: bool = True
-    reserve_mb: int = 64  # disk space that captures leave free
     hold: bool = True  # keep a crashed region as the dump when a spare is free
 
 
@@ -273,7 +273,6 @@ def _check_cpus(reader: Reader, path: toml_lines.Path, cpus: tuple[int, ...]) ->
 
 def _check_watch(reader: Reader, watch: Watch) -> None:
     _number(reader, ("watch", "period_ms"), watch.period_ms, 1, 1000)
-    _number(reader, ("watch", "reserve_mb"), watch.reserve_mb, 0, 1 << 20)
 
 
 _LIMITS: tuple[tuple[str, int, int], ...] = (
@@ -312,6 +311,7 @@ def _check_vnode(
         where = (*path, "watch", name)
         _number(reader, (*where, "period_ms"), layer.period_ms, 1, 10_000)
         _number(reader, (*where, "limit_ms"), layer.limit_ms, 2 * layer.period_ms, 3_600_000)
+    _number(reader, (*path, "watch", "probe_ms"), vnode.watch.probe_ms, 1, 60_000)
     boot = (*path, "watch", "boot_timeout_ms")
     _number(reader, boot, vnode.watch.boot_timeout_ms, 100, 3_600_000)
     for key, low, high in _LIMITS:

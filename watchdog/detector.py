@@ -8,7 +8,8 @@ timed by the root's own clock: a vnode's stamps and a count that runs
 backwards prove nothing.
 
 The watcher doubts itself: when its own tick came late, the time it was absent
-is not counted as silence (a stalled host stalls the vnodes too).
+is not counted as silence (a stalled host stalls the vnodes too).  Nor is the
+time in which a CPU stood still altogether counted against its upper layers.
 
 Limits are fixed; an adaptive judge (phi accrual) would replace `_quiet`.
 Times are TSC cycles.
@@ -58,10 +59,10 @@ _NEVER = -1
 class Detector:
     """The beats of one incarnation.
 
-    `limits`: silence allowed a layer, TSC cycles.  `now`: when it was made.
+    `limits`: silence allowed a layer, TSC cycles.
     """
 
-    def __init__(self, ncpus: int, limits: Sequence[int], now: int) -> None:
+    def __init__(self, ncpus: int, limits: Sequence[int]) -> None:
         self.limits = tuple(limits[: len(LAYERS)])
         self.patience = 1
         """Factor on all limits: more than 1 while the vnode boots."""
@@ -72,7 +73,8 @@ class Detector:
         self._seen = [_NEVER] * size
         self._entries = [c * STRIDE + layer for c in range(ncpus) for layer in range(len(LAYERS))]
         self._half = [self.limits[e % STRIDE] // 2 if e % STRIDE < 3 else 0 for e in range(size)]
-        self._made = now
+        self._stood: dict[int, int] = {}
+        """CPUs whose irq layer was late at the last reading, and its last beat."""
 
     def arm(self, counts: Sequence[int], now: int) -> None:
         """Expect every layer that has ever beaten to beat again from `now` on (adoption)."""
@@ -87,6 +89,7 @@ class Detector:
     def forgive(self, cycles: int) -> None:
         """Take `cycles` of the watcher's own absence out of every silence."""
         self._seen = [s if s == _NEVER else s + cycles for s in self._seen]
+        self._stood = {cpu: since + cycles for cpu, since in self._stood.items()}
 
     def observe(self, counts: Sequence[int], now: int) -> Verdict:
         """Judge one reading of the counts (entry STRIDE * cpu + layer)."""
@@ -103,7 +106,28 @@ class Detector:
                 self.backwards += 1
             if now - seen[entry] > half[entry] * patience and seen[entry] != _NEVER:
                 late.append(entry)
+        if late or self._stood:
+            self._excuse(late, now)
         return self._worst(late, now) if late else OK
+
+    def silent(self) -> list[int]:
+        """CPUs whose irq layer was late at the last reading."""
+        return list(self._stood)
+
+    def _excuse(self, late: list[int], now: int) -> None:
+        """Take the time that a CPU stood still out of the silence of its upper layers."""
+        before, self._stood = self._stood, {}
+        for entry in late:
+            if entry % STRIDE == 0:
+                self._stood[entry // STRIDE] = self._seen[entry]
+        for cpu, since in before.items():
+            if cpu in self._stood:
+                continue
+            first = cpu * STRIDE
+            for entry in range(first + 1, first + len(LAYERS)):
+                if self._seen[entry] != _NEVER:
+                    self._seen[entry] = min(self._seen[entry] + now - since, now)
+            late[:] = [entry for entry in late if not first <= entry < first + STRIDE]
 
     def _worst(self, late: list[int], now: int) -> Verdict:
         """The lowest late layer explains those above it, on its CPU first."""

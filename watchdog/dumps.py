@@ -173,10 +173,11 @@ def _evidence(unit: Unit, entry: Entry) -> tuple[int, Evidence, str]:
     error_code: int | None = None
     if bridge is not None:
         recorded = unit.gathered == "record"
+        known = range(len(unit.config.cpus)) if recorded else unit.answered or ()
         read = bridge.crash_frame if recorded else bridge.debug_frame
         for cpu in range(len(unit.config.cpus)):
             try:
-                frame = read(cpu) if unit.gathered else None
+                frame = read(cpu) if cpu in known else None
             except BridgeError:
                 frame = None
             cpus.append(cpu_state(cpu, frame) if frame is not None else None)
@@ -190,6 +191,9 @@ def _evidence(unit: Unit, entry: Entry) -> tuple[int, Evidence, str]:
         except BridgeError as error:
             log.write("warning", "bridge", vnode=unit.id, what=error)
     crashed = fault.cpu if fault.cpu >= 0 else None
+    asked = unit.answered is not None and crashed is not None
+    if asked and not message and crashed not in known:
+        message = f"CPU {crashed} answers no NMI: its registers are unknown"
     evidence = Evidence(
         entry.number, fault.reason, message, crashed, tuple(cpus), trapnr, error_code
     )

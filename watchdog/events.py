@@ -29,9 +29,25 @@ class RestartRequested:
 
 @dataclass(frozen=True, slots=True)
 class Faulted:
-    """Seen by portal, by missing beats or by a timeout."""
+    """Reported by the vnode, or beyond doubt: an unreadable bridge, still jiffies, a timeout."""
 
     fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Beats are missing beyond their limit: `fault`, unless a probe finds the CPUs alive."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """`answered`: silent CPUs that took the NMI; `moving`: every silent CPU beats again."""
+
+    incarnation: int
+    answered: tuple[int, ...] = ()
+    moving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +147,8 @@ Event = (
     | StopRequested
     | RestartRequested
     | Faulted
+    | Silent
+    | Probed
     | Suspected
     | Recovered
     | Ready

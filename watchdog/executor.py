@@ -21,6 +21,7 @@ from crashdump.errors import CrashdumpError
 from crashdump.incident import Witness
 from watchdog import actions, background, events, log, registers, vitals
 from watchdog.composer import Composer
+from watchdog.detector import LAYERS, STRIDE
 from watchdog.dumps import Dumps
 from watchdog.errors import WatchdogError
 from watchdog.ledger import Ledger
@@ -111,6 +112,32 @@ class Executor:
         unit.watched = None
         return events.Fenced(action.incarnation, fault)
 
+    async def probe(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Whether silent CPUs live: they are asked for their registers and given time to beat."""
+        assert isinstance(action, actions.Probe)
+        fault, watched = action.fault, unit.watched
+        if watched is None or not unit.takes_nmi():
+            return events.Probed(fault.incarnation)
+        counts, irq = watched.counts, LAYERS.index("irq")
+        before, silent = counts(), watched.detector.silent()
+        watch = unit.config.watch
+
+        def moving() -> bool:
+            now = counts()
+            return all(now[cpu * STRIDE + irq] > before[cpu * STRIDE + irq] for cpu in silent)
+
+        def wanted() -> bool:
+            return unit.vnode.probe is fault
+
+        ncpus = len(unit.config.cpus)
+        questions = registers.Questions(self.machine, watched.bridge, unit.id, ncpus)
+        patience = registers.Patience(watch.probe_ms / 1000, 2 * watch.irq.period_ms / 1000)
+        found = await registers.probe(questions, silent, moving, patience, wanted)
+        unit.answered = found.answered
+        answered = tuple(cpu for cpu in silent if cpu in found.answered)
+        log.write("info", "probe", vnode=unit.id, silent=len(silent), answered=len(answered))
+        return events.Probed(fault.incarnation, answered, found.moving)
+
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""
         spare = self.placement.peek(unit)
@@ -120,17 +147,26 @@ class Executor:
             log.write("error", "image", vnode=unit.id, what=error)
 
     async def _gather(self, unit: Unit, how: str) -> str:
+        if how == "probe":
+            return "nmi" if unit.answered else ""
+        unit.answered = None
         if unit.bridge is None or not how:
             return ""
         if how == "record":
             done = await registers.wait_for_record(unit.bridge, unit.vnode.incarnation)
             if done:
                 return how
-        answered = await registers.ask_by_nmi(
-            self.machine, unit.bridge, unit.id, len(unit.config.cpus)
-        )
-        log.write("info", "registers", vnode=unit.id, answered=len(answered))
-        return "nmi" if answered else ""
+        await self.save_registers(unit)
+        log.write("info", "registers", vnode=unit.id, answered=len(unit.answered or ()))
+        return "nmi" if unit.answered else ""
+
+    async def save_registers(self, unit: Unit) -> None:
+        """Have every CPU save its registers, by NMI; `unit.answered` says which did."""
+        unit.answered = None
+        if unit.bridge is not None and unit.takes_nmi():
+            unit.answered = await registers.ask_by_nmi(
+                self.machine, unit.bridge, unit.id, len(unit.config.cpus)
+            )
 
     def _refined(self, unit: Unit) -> Fault | None:
         """The fault again, from a crash record that is complete by now."""
@@ -232,6 +268,8 @@ def _failure(action: actions.Action, text: str) -> events.Event | None:
     match action:
         case actions.Fence(incarnation):
             return events.FenceFailed(incarnation, text)
+        case actions.Probe(fault):
+            return events.Probed(fault.incarnation)
         case actions.Capture(incarnation):
             return events.CaptureFailed(incarnation, text)
         case actions.Load(incarnation):
@@ -245,6 +283,7 @@ Handler = Callable[[Executor, Unit, actions.Action], Awaitable[events.Event | No
 
 HANDLERS: dict[type, Handler] = {
     actions.Fence: Executor.fence,
+    actions.Probe: Executor.probe,
     actions.OpenIncident: Executor.open_incident,
     actions.Capture: Executor.capture,
     actions.FinishIncident: Executor.finish_incident,

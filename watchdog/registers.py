@@ -2,14 +2,17 @@
 """Gets a vnode's own word on its registers before its CPUs are parked: INIT forgets them.
 
 Two ways, both bounded: wait for the agent to complete its crash record, or
-ask each CPU by NMI to save its frame in the debug mailbox.
+ask each CPU by NMI to save its frame in the debug mailbox.  The NMI is a
+probe as well: a CPU with interrupts off for good answers it and stays silent,
+one that its host let stand still answers and beats again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from adeos import abi
 from adeos.bridge import Bridge
@@ -20,6 +23,55 @@ from watchdog.watch import record_complete
 RECORD_WAIT_S = 0.020
 NMI_WAIT_S = 0.020
 POLL_S = 0.001
+POLL_LATE_S = 5 * POLL_S
+"""What one round of a probe counts for at most: the daemon's own absence proves nothing."""
+
+
+class Patience(NamedTuple):
+    """How long a probe waits, seconds: for an answer, and after it for beats."""
+
+    answer: float
+    beats: float
+
+
+class Findings(NamedTuple):
+    """Of a probe: the CPUs that saved their registers, and whether all silent ones beat again."""
+
+    answered: tuple[int, ...]
+    moving: bool
+
+
+class Questions:
+    """Save requests, posted to every CPU of a vnode and rung by NMI.
+
+    A CPU answers in tens of microseconds, with interrupts off too; one that
+    is dead, or whose kernel has no agent, does not.
+    """
+
+    def __init__(self, machine: Machine, bridge: Bridge, vnode: int, ncpus: int) -> None:
+        self._bridge = bridge
+        self._asked: dict[int, int] = {}
+        for cpu in range(ncpus):
+            try:
+                number = bridge.debug_request(cpu, abi.VN_DBG_SAVE)
+                machine.nmi(vnode, cpu)
+            except AdeosError:
+                continue
+            self._asked[cpu] = number
+
+    def answered(self) -> tuple[int, ...]:
+        """The CPUs that have answered so far."""
+        return tuple(cpu for cpu, number in self._asked.items() if self._done(cpu, number))
+
+    def complete(self) -> bool:
+        """Whether every CPU that could be asked has answered."""
+        return len(self.answered()) == len(self._asked)
+
+    def _done(self, cpu: int, number: int) -> bool:
+        try:
+            return self._bridge.debug(cpu).done == number
+        except BridgeError:
+            return False
 
 
 async def wait_for_record(bridge: Bridge, incarnation: int, limit: float = RECORD_WAIT_S) -> bool:
@@ -29,32 +81,37 @@ async def wait_for_record(bridge: Bridge, incarnation: int, limit: float = RECOR
 
 async def ask_by_nmi(
     machine: Machine, bridge: Bridge, vnode: int, ncpus: int, limit: float = NMI_WAIT_S
-) -> list[int]:
-    """Ask every CPU for its frame; the CPUs (within the vnode) that answered.
+) -> tuple[int, ...]:
+    """Ask every CPU for its frame; the CPUs (within the vnode) that answered."""
+    questions = Questions(machine, bridge, vnode, ncpus)
+    await _poll(questions.complete, limit)
+    return questions.answered()
 
-    A CPU answers in tens of microseconds, with interrupts off too; one that
-    is dead, or whose kernel has no agent, does not.
+
+async def probe(
+    questions: Questions,
+    silent: Sequence[int],
+    moving: Callable[[], bool],
+    patience: Patience,
+    wanted: Callable[[], bool],
+) -> Findings:
+    """Whether the `silent` CPUs live; ends at once when they beat or nobody wants to know.
+
+    `moving`: whether all of them have beaten since they were asked.
     """
-    asked: dict[int, int] = {}
-    for cpu in range(ncpus):
-        try:
-            asked[cpu] = bridge.debug_request(cpu, abi.VN_DBG_SAVE)
-            machine.nmi(vnode, cpu)
-        except AdeosError:
-            asked.pop(cpu, None)
-
-    def answered() -> list[int]:
-        return [cpu for cpu, number in asked.items() if _done(bridge, cpu, number)]
-
-    await _poll(lambda: len(answered()) == len(asked), limit)
-    return answered()
-
-
-def _done(bridge: Bridge, cpu: int, number: int) -> bool:
-    try:
-        return bridge.debug(cpu).done == number
-    except BridgeError:
-        return False
+    waited = settled = 0.0
+    before = time.monotonic()
+    while wanted() and not moving():
+        answered = questions.answered()
+        if settled >= patience.beats or (waited >= patience.answer and not settled):
+            return Findings(answered, moving=False)
+        await asyncio.sleep(POLL_S)
+        now = time.monotonic()
+        round_ = min(now - before, POLL_LATE_S)
+        before, waited = now, waited + round_
+        if set(silent) <= set(answered):
+            settled += round_
+    return Findings(questions.answered(), moving())
 
 
 async def _poll(ready: Callable[[], bool], limit: float) -> bool:

@@ -29,6 +29,7 @@ from watchdog.unit import Unit
 from watchdog.watch import look
 
 COLLECT_EVERY_S = 10.0
+_FAULTS = (events.Faulted, events.Silent, events.Probed)
 
 
 class Service:
@@ -74,8 +75,8 @@ class Service:
         vnode = unit.vnode
         if vnode is before:
             return
-        if isinstance(event, events.Faulted) and vnode.fault is event.fault:
-            fault = event.fault
+        fault = vnode.fault
+        if fault is not None and fault is not before.fault and isinstance(event, _FAULTS):
             unit.stamps = {"fault": fault.fault_tsc, "seen": fault.seen_tsc}
             if fault.reported_tsc:
                 unit.stamps["reported"] = fault.reported_tsc
@@ -84,6 +85,8 @@ class Service:
         if vnode.state is State.RUNNING and before.state is State.BOOTING:
             unit.stamps["running"] = self.machine.tsc()
             self.spawn(self.executor.prepare(unit))
+        if vnode.false_alarms > before.false_alarms:
+            log.write("warning", "false-alarm", vnode=unit.id, reason=before.reason)
         if (vnode.state, vnode.reason) != (before.state, before.reason):
             unit.since_tsc = self.machine.tsc()
             self._announce(unit, before)

@@ -45,6 +45,9 @@ IDLE = frozenset({State.OFFLINE, State.FENCED, State.HALTED, State.STOPPED, Stat
 RECORDED = frozenset({"panic", "oops", "mce"})
 """Reasons whose crash record the vnode's agent writes by itself."""
 
+PROBED = frozenset({"irqhang"})
+"""Verdicts that a probe must prove: a CPU that its host lets stand still looks the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

@@ -29,6 +29,7 @@ from watchdog.actions import (
     FinishIncident,
     Load,
     OpenIncident,
+    Probe,
     Release,
     Start,
     Wait,
@@ -44,16 +45,18 @@ from watchdog.events import (
     FenceFailed,
     Loaded,
     LoadFailed,
+    Probed,
     Ready,
     Recovered,
     RestartRequested,
+    Silent,
     Started,
     StartFailed,
     StartRequested,
     StopRequested,
     Suspected,
 )
-from watchdog.states import IDLE, LIVE, RECORDED, Fault, State
+from watchdog.states import IDLE, LIVE, PROBED, RECORDED, Fault, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Vnode:
 
     `fenced`: every CPU is confirmed parked, its memory may be touched.
     `fencing`: a Fence was asked for and not answered yet.
+    `probe`: a fault that is being probed and not believed yet.
     `fault`: seen, and its incident not yet opened.  `incident`: one is open.
     `running_since` is None unless running.  `wait`: end of the back-off, ns.
     """
@@ -73,6 +77,7 @@ class Vnode:
     since: int = 0
     fenced: bool = True
     fencing: bool = False
+    probe: Fault | None = None
     fault: Fault | None = None
     incident: bool = False
     running_since: int | None = None
@@ -81,6 +86,7 @@ class Vnode:
     account: Account = field(default_factory=Account)
     restarts: int = 0
     incidents: int = 0
+    false_alarms: int = 0
 
 
 Result = tuple[Vnode, Actions]
@@ -92,6 +98,8 @@ def step(vnode: Vnode, event: Event, now: int) -> Result:
     if rule is None or _stale(vnode, event):
         return vnode, ()
     after, actions = rule.handle(vnode, event, now)
+    if after.state not in LIVE:
+        after = replace(after, probe=None)  # whatever it finds comes too late
     if after.state is not vnode.state:
         after = replace(after, since=now)
     return after, actions
@@ -120,11 +128,13 @@ def _settled(vnode: Vnode) -> bool:
 
 
 def _stale(vnode: Vnode, event: Event) -> bool:
-    if isinstance(event, Faulted):
+    if isinstance(event, Faulted | Silent):
         return event.fault.incarnation != vnode.incarnation
     if isinstance(event, DelayElapsed):
         return event.until != vnode.wait
     if isinstance(event, Fenced | FenceFailed) and not vnode.fencing:
+        return True
+    if isinstance(event, Probed) and vnode.probe is None:
         return True
     return getattr(event, "incarnation", vnode.incarnation) != vnode.incarnation
 
@@ -191,22 +201,51 @@ def _ready(vnode: Vnode, event: Event, now: int) -> Result:
 
 def _suspected(vnode: Vnode, event: Event, now: int) -> Result:
     assert isinstance(event, Suspected)
+    if vnode.probe is not None:
+        return vnode, ()  # the probe will tell
     return replace(vnode, state=State.SUSPECT, reason=event.reason), ()
 
 
 def _recovered(vnode: Vnode, event: Event, now: int) -> Result:
+    if vnode.probe is not None:
+        return vnode, ()
     return replace(vnode, state=State.RUNNING, reason=""), ()
 
 
 def _faulted(vnode: Vnode, event: Event, now: int) -> Result:
     assert isinstance(event, Faulted)
-    if vnode.fenced or vnode.fencing:
+    gather = "record" if event.fault.reason in RECORDED else "nmi"
+    return _fail(vnode, event.fault, gather, now)
+
+
+def _silent(vnode: Vnode, event: Event, now: int) -> Result:
+    """Missing beats: probed where the CPU may only have stood still."""
+    assert isinstance(event, Silent)
+    if vnode.probe is not None:
         return vnode, ()
     fault = event.fault
+    if fault.reason not in PROBED:
+        return _fail(vnode, fault, "nmi", now)
+    state = vnode.state if vnode.state is State.BOOTING else State.SUSPECT
+    return replace(vnode, state=state, reason=fault.reason, probe=fault), (Probe(fault),)
+
+
+def _probed(vnode: Vnode, event: Event, now: int) -> Result:
+    assert isinstance(event, Probed) and vnode.probe is not None
+    fault, vnode = vnode.probe, replace(vnode, probe=None)
+    if not event.moving:
+        return _fail(vnode, fault, "probe", now)
+    state = vnode.state if vnode.state is State.BOOTING else State.RUNNING
+    return replace(vnode, state=state, reason="", false_alarms=vnode.false_alarms + 1), ()
+
+
+def _fail(vnode: Vnode, fault: Fault, gather: str, now: int) -> Result:
+    """Believe a fault: a crash is fenced and captured, an orderly end goes by its own policy."""
+    if vnode.fenced or vnode.fencing:
+        return vnode, ()
     ran = now - vnode.running_since if vnode.running_since is not None else 0
     vnode = replace(vnode, fault=fault, reason=fault.reason, healthy_for=ran, running_since=None)
     if fault.crash:
-        gather = "record" if fault.reason in RECORDED else "nmi"
         return _fence(replace(vnode, state=State.CRASHED), gather)
     policy = vnode.policy.on_halt if fault.reason == "halt" else vnode.policy.on_reboot
     state = State.RESTARTING if policy == "restart" else State.HALTED
@@ -390,6 +429,8 @@ RULES: tuple[Rule, ...] = (
     Rule(_in(_S.RUNNING), Suspected, _suspected, _in(_S.SUSPECT)),
     Rule(_in(_S.SUSPECT), Suspected, _suspected, _in(_S.SUSPECT)),
     Rule(_in(_S.SUSPECT), Recovered, _recovered, _in(_S.RUNNING)),
+    Rule(LIVE, Silent, _silent, _in(_S.SUSPECT, _S.CRASHED)),
+    Rule(LIVE, Probed, _probed, _in(_S.RUNNING, _S.CRASHED)),
     Rule(LIVE | _COMPOSING, Faulted, _faulted, _DOWN),
     Rule(
         _in(_S.CRASHED),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from adeos import abi, loader
 from adeos.abi import Range
 from adeos.bridge import Bridge
+from adeos.errors import BridgeError
 from adeos.machine import Binding, Machine
 from crashdump.incident import Witness
 from watchdog.actions import Action
@@ -30,9 +31,7 @@ class Watched:
         layers = (config.watch.irq, config.watch.sched, config.watch.user)
         self.bridge = bridge
         self.incarnation = incarnation
-        self.detector = Detector(
-            len(config.cpus), [layer.limit_ms * tsc_khz for layer in layers], now
-        )
+        self.detector = Detector(len(config.cpus), [layer.limit_ms * tsc_khz for layer in layers])
         self.boot = BootWatch(now, config.watch.boot_timeout_ms * tsc_khz)
         self.jiffies_limit = config.watch.jiffies.limit_ms * tsc_khz
         self.counts: Callable[[], Counts] = bridge.beat_counts(len(config.cpus))
@@ -74,6 +73,8 @@ class Unit:
     apicids: tuple[int, ...] = ()
     gathered: str = ""
     """How the registers of the last fault were had: record, nmi or nothing."""
+    answered: tuple[int, ...] | None = None
+    """The CPUs that saved their registers by NMI for the last fault; None = nobody asked."""
     witnesses: tuple[Witness, ...] = ()
     """The other live vnodes' beats when the last fault was seen."""
     strategy: str = ""
@@ -89,6 +90,19 @@ class Unit:
     def label(self) -> str:
         """`vnode 2 "web"`."""
         return f'vnode {self.config.id} "{self.config.name}"'
+
+    def takes_nmi(self) -> bool:
+        """Whether its kernel has the agent's NMI handler: another would take it for bad hardware.
+
+        An unreadable bridge does not say that the agent is gone.
+        """
+        if self.bridge is None or not self.config.watch.agent:
+            return False
+        try:
+            side = self.bridge.vnode_side()
+        except BridgeError:
+            return True
+        return side is not None and side.incarnation == self.vnode.incarnation
 
     def place(self, machine: Machine, region: Range) -> None:
         """The vnode's memory is `region` now."""

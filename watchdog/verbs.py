@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adeos import abi
 from adeos.errors import AdeosError
 from kexec_restart.strategy import Target, choose
-from watchdog import events, registers
+from watchdog import events
 from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError, WatchdogError
 from watchdog.states import LIVE, Fault, State
@@ -53,6 +53,7 @@ async def ping(service: Service, request: Reply, send: Send) -> Reply:
         "tick_us": service.tick_ns / 1000,
         "tick_max_us": service.tick_max_ns / 1000,
         "portals": service.portals,
+        "false_alarms": sum(unit.vnode.false_alarms for unit in service.units.values()),
     }
 
 
@@ -127,10 +128,8 @@ async def dump(service: Service, request: Reply, send: Send) -> Reply:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; wait for it")
     executor = service.executor
     if unit.vnode.state in LIVE:
-        answered = await registers.ask_by_nmi(
-            service.machine, unit.bridge, unit.id, len(unit.config.cpus)
-        )
-        unit.gathered = "nmi" if answered else ""
+        await executor.save_registers(unit)
+        unit.gathered = "nmi" if unit.answered else ""
     fault = Fault("dump", unit.vnode.incarnation, crash=False)
     entry = await executor.ledger.open(
         unit.id, unit.config.name, fault, {}, (), unit.bridge, "operator"
@@ -226,10 +225,8 @@ async def save_registers(service: Service, request: Reply, send: Send) -> Reply:
     unit = _unit(service, request)
     if unit.bridge is None or unit.vnode.state not in LIVE:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; its CPUs do not run")
-    answered = await registers.ask_by_nmi(
-        service.machine, unit.bridge, unit.id, len(unit.config.cpus)
-    )
-    return {"ok": True, "cpus": answered}
+    await service.executor.save_registers(unit)
+    return {"ok": True, "cpus": unit.answered or ()}
 
 
 async def follow(service: Service, request: Reply, send: Send) -> None:
@@ -290,6 +287,7 @@ def _describe(unit: Unit) -> Reply:
         "incarnation": vnode.incarnation,
         "restarts": vnode.restarts,
         "incidents": vnode.incidents,
+        "false_alarms": vnode.false_alarms,
         "last_incident": unit.last_incident,
     }
 

@@ -11,7 +11,7 @@ from adeos import abi
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from watchdog.detector import Level, Verdict
-from watchdog.events import Event, Faulted, Ready, Recovered, Suspected
+from watchdog.events import Event, Faulted, Ready, Recovered, Silent, Suspected
 from watchdog.states import Fault, State
 from watchdog.unit import Unit, Watched
 
@@ -85,7 +85,7 @@ def _boot_failed(watched: Watched, now: int) -> Faulted:
 def _from_verdict(unit: Unit, watched: Watched, verdict: Verdict, now: int) -> Event | None:
     if verdict.level is Level.FAILED:
         fault = Fault(verdict.reason, watched.incarnation, verdict.cpu)
-        return _faulted(watched, fault, now, 0, verdict.quiet_since)
+        return Silent(_stamped(watched, fault, now, 0, verdict.quiet_since))
     if verdict.level is Level.SUSPECT:
         if unit.vnode.state is State.SUSPECT and unit.vnode.reason == verdict.reason:
             return None
@@ -123,18 +123,20 @@ def record_complete(bridge: Bridge, incarnation: int) -> bool:
 
 
 def _faulted(watched: Watched, fault: Fault, now: int, rung: int, since: int = 0) -> Faulted:
+    return Faulted(_stamped(watched, fault, now, rung, since))
+
+
+def _stamped(watched: Watched, fault: Fault, now: int, rung: int, since: int = 0) -> Fault:
     """Stamp a fault; a vnode's own stamp counts only between its start and now."""
     tsc = fault.fault_tsc or since
     if not watched.boot.started <= tsc <= now:
         tsc = since or rung or now
-    return Faulted(
-        Fault(
-            fault.reason,
-            fault.incarnation,
-            fault.cpu,
-            fault.crash,
-            fault_tsc=tsc,
-            reported_tsc=rung if tsc <= rung <= now else 0,
-            seen_tsc=now,
-        )
+    return Fault(
+        fault.reason,
+        fault.incarnation,
+        fault.cpu,
+        fault.crash,
+        fault_tsc=tsc,
+        reported_tsc=rung if tsc <= rung <= now else 0,
+        seen_tsc=now,
     )

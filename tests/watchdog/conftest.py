@@ -58,6 +58,7 @@ irq = {{ period_ms = 5, limit_ms = 300 }}
 sched = {{ period_ms = 5, limit_ms = 450 }}
 user = {{ period_ms = 5, limit_ms = 600 }}
 boot_timeout_ms = 1500
+probe_ms = 400
 [vnode.restart]
 intensity = 1000
 {restart}

@@ -11,6 +11,7 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import RootBridge
+from crashdump import incident as incidents
 from crashdump.errors import DiskFull
 from crashdump.incident import DumpState, IncidentState
 from crashdump.store import IncidentStore
@@ -53,6 +54,87 @@ def test_faults_are_told_apart_captured_and_restarted(rig, kind, reason, layer):
     (witness,) = incident.witnesses
     assert witness.vnode == 1 and witness.after > witness.before > 0
     assert rig.client.call("status")["vnodes"][0]["incarnation"] == 1
+
+
+class Stolen:
+    """A vnode's CPUs as a busy host leaves them: they beat and take NMIs later."""
+
+    def __init__(self, rig, number):
+        self.rig, self.number, self.vnode = rig, number, rig.machine.vnodes[number]
+        self.nmis = []
+        self.vnode.on_nmi = self.nmis.append
+        rig.mute.add(number)
+
+    def give_back(self):
+        del self.vnode.on_nmi
+        for cpu in self.nmis:
+            self.vnode.on_nmi(cpu)
+        self.rig.mute.discard(self.number)
+
+
+def test_cpus_that_stood_still_are_no_fault(rig):
+    stolen = Stolen(rig, 2)
+    rig.until(lambda: stolen.nmis, "the probe")
+    assert rig.client.call("status")["vnodes"][1]["state"] == "suspect"
+    stolen.give_back()
+    rig.until(lambda: rig.client.call("ping")["false_alarms"] == 1, "a false alarm")
+    reply = rig.wait(2, "running")
+    assert (reply["incarnation"], reply["false_alarms"]) == (1, 1)
+    assert rig.incidents() == []
+
+
+def test_dead_cpus_fail_when_the_probe_ends_their_registers_unknown(rig):
+    stolen = Stolen(rig, 2)
+    rig.until(lambda: rig.machine.vnodes[2] is not stolen.vnode, "its successor")
+    rig.mute.clear()
+    rig.wait(2, "running", incarnation=2)
+    (incident,) = rig.finished(1)
+    assert incident.reason == "irqhang" and len(stolen.nmis) == 2, "asked once, each CPU"
+    evidence = (rig.state / "incidents" / "0001" / "crash.json").read_bytes()
+    evidence = incidents.decode_evidence(evidence)
+    assert evidence.cpus == (None, None) and "no NMI" in evidence.message
+
+
+def test_a_real_hang_is_asked_once_and_its_registers_kept(rig):
+    vnode = rig.machine.vnodes[2]
+    answer, asked = vnode.on_nmi, []
+    vnode.on_nmi = lambda cpu: (asked.append(cpu), answer(cpu))
+    vnode.hang(abi.Layer.IRQ)
+    rig.wait(2, "running", incarnation=2)
+    rig.finished(1)
+    assert asked == [0, 1]
+    evidence = (rig.state / "incidents" / "0001" / "crash.json").read_bytes()
+    assert None not in incidents.decode_evidence(evidence).cpus
+
+
+def test_a_panic_during_a_probe_wins_at_once(rig):
+    stolen = Stolen(rig, 2)
+    rig.until(lambda: stolen.nmis, "the probe")
+    stolen.vnode.crash(message="at last")
+    rig.mute.clear()
+    rig.wait(2, "running", incarnation=2)
+    (incident,) = rig.finished(1)
+    assert (incident.reason, incident.message) == ("panic", "at last")
+
+
+def test_a_stop_during_a_probe_does_not_wait_for_it(rig):
+    stolen = Stolen(rig, 2)
+    rig.until(lambda: stolen.nmis, "the probe")
+    rig.client.call("stop", vnode=2)
+    rig.until(lambda: rig.machine.query(2) is None, "unbound", limit=2)
+    assert rig.incidents() == []
+
+
+def test_a_kernel_without_the_agent_gets_no_nmi(make_rig, rig_tools, monkeypatch):
+    text = rig_tools.vnode_text(1, "one", [1], 'on_crash = "destroy"')
+    text = text.replace("boot_timeout_ms = 1500", "boot_timeout_ms = 300\nagent = false")
+    machine = rig_tools.LastingMachine(boots=False)
+    asked = []
+    monkeypatch.setattr(machine, "nmi", lambda *at: asked.append(at))
+    rig = make_rig(text, machine).start()
+    rig.wait(1, "stopped")
+    rig.finished(1)
+    assert asked == []
 
 
 def test_orderly_ends_are_no_crashes(rig):

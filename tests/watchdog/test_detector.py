@@ -31,7 +31,7 @@ class Beats:
 
 def run(beats: Beats, until: int, step: int = PERIOD) -> tuple[int, object]:
     """Observe until something fails; when, and the verdict."""
-    detector = Detector(beats.ncpus, LIMITS, 0)
+    detector = Detector(beats.ncpus, LIMITS)
     verdict = OK
     for now in range(0, until, step):
         verdict = detector.observe(beats.at(now), now)
@@ -58,14 +58,14 @@ def test_each_layer_has_its_reason_and_limit() -> None:
 def test_suspicion_comes_at_half_the_limit_and_names_the_layer() -> None:
     beats = Beats(1)
     beats.dead[0, 2] = 1000
-    detector = Detector(1, LIMITS, 0)
+    detector = Detector(1, LIMITS)
     levels = {now: detector.observe(beats.at(now), now) for now in range(0, 1900, PERIOD)}
     assert levels[1490].level is Level.OK
     assert levels[1520].level is Level.SUSPECT and levels[1520].reason == "hang"
 
 
 def test_a_lower_layer_explains_a_higher_one_whose_limit_is_shorter() -> None:
-    detector = Detector(1, (1000, 100, 100), 0)
+    detector = Detector(1, (1000, 100, 100))
     beats = Beats(1)
     beats.dead = {(0, 0): 0, (0, 1): 0, (0, 2): 0}
     verdict = OK
@@ -75,7 +75,7 @@ def test_a_lower_layer_explains_a_higher_one_whose_limit_is_shorter() -> None:
 
 
 def test_an_unarmed_layer_is_not_missed() -> None:
-    detector = Detector(1, LIMITS, 0)
+    detector = Detector(1, LIMITS)
     counts = [0] * STRIDE
     for now in range(0, 5000, PERIOD):
         counts[0] += 1  # no kernel thread, no user process: not there yet
@@ -84,7 +84,7 @@ def test_an_unarmed_layer_is_not_missed() -> None:
 
 
 def test_an_adopted_vnode_must_beat_again() -> None:
-    detector = Detector(1, LIMITS, 0)
+    detector = Detector(1, LIMITS)
     counts = [7, 7, 0, 0]
     detector.arm(counts, 0)
     assert detector.observe(counts, 90).level is Level.SUSPECT
@@ -92,7 +92,7 @@ def test_an_adopted_vnode_must_beat_again() -> None:
 
 
 def test_counts_that_run_backwards_prove_nothing() -> None:
-    detector = Detector(1, LIMITS, 0)
+    detector = Detector(1, LIMITS)
     detector.observe([100, 100, 100, 0], 0)
     verdict = OK
     for now in range(PERIOD, 200, PERIOD):
@@ -103,7 +103,7 @@ def test_counts_that_run_backwards_prove_nothing() -> None:
 
 def test_own_absence_is_never_blamed_on_a_vnode() -> None:
     """The watcher stalls for 10 s; so did the host, and with it the vnode."""
-    detector, pace = Detector(1, LIMITS, 0), OwnPace(PERIOD)
+    detector, pace = Detector(1, LIMITS), OwnPace(PERIOD)
     counts = [1, 1, 1, 0]
     for now in range(0, 100, PERIOD):
         assert pace.tick(now) == 0
@@ -120,8 +120,24 @@ def test_own_absence_is_never_blamed_on_a_vnode() -> None:
     assert verdict.level is Level.FAILED  # but a dead one is found still
 
 
+def test_a_cpu_that_stood_still_is_excused_in_its_upper_layers_too() -> None:
+    """Its host took it away for longer than the sched limit; it schedules a tick later."""
+    detector = Detector(1, (400, 100, 300))
+    counts = [1, 1, 1, 0]
+    for now in range(0, 360, PERIOD):
+        detector.observe(counts, now)
+    assert detector.silent() == [0]
+    counts[0] += 1
+    assert detector.observe(counts, 360) == OK and detector.silent() == []
+    verdict = OK
+    for now in range(370, 500, PERIOD):
+        counts[0] += 1
+        verdict = detector.observe(counts, now)
+    assert verdict.reason == "softlockup"  # but from then on it must
+
+
 def test_patience_stretches_every_limit() -> None:
-    detector = Detector(1, LIMITS, 0)
+    detector = Detector(1, LIMITS)
     detector.patience = 4
     detector.observe([1, 1, 1, 0], 0)
     assert detector.observe([1, 1, 1, 0], 390).level is Level.SUSPECT
@@ -130,7 +146,7 @@ def test_patience_stretches_every_limit() -> None:
 
 @given(st.lists(st.lists(st.integers(0, (1 << 64) - 1), min_size=8, max_size=8), max_size=20))
 def test_any_counts_give_a_verdict(readings: list[list[int]]) -> None:
-    detector = Detector(2, LIMITS, 0)
+    detector = Detector(2, LIMITS)
     for now, counts in enumerate(readings):
         assert detector.observe(counts, now * 50).level in Level
 
@@ -141,7 +157,7 @@ def test_any_counts_give_a_verdict(readings: list[list[int]]) -> None:
 )
 def test_a_live_vnode_is_never_failed_however_late_the_ticks(gaps: list[int], layer: int) -> None:
     """Whatever the watcher's own gaps: beats continue throughout, so no verdict may be failed."""
-    beats, detector, pace, now = Beats(1), Detector(1, LIMITS, 0), OwnPace(PERIOD), 0
+    beats, detector, pace, now = Beats(1), Detector(1, LIMITS), OwnPace(PERIOD), 0
     for gap in gaps:
         now += gap
         absent = pace.tick(now)

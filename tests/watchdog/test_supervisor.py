@@ -53,6 +53,7 @@ def running(**policy: object) -> Vnode:
 
 CRASH = events.Faulted(fault())
 HUNG = events.Faulted(fault("irqhang"))
+SILENT = events.Silent(fault("irqhang"))
 HALT = events.Faulted(fault("halt", crash=False))
 REBOOT = events.Faulted(fault("reboot", crash=False))
 FENCED = events.Fenced(1)
@@ -94,6 +95,25 @@ LIVES = [
         (CRASH, FENCED),
         State.FENCED,
         "Fence:record OpenIncident FinishIncident:preserved",
+    ),
+    (
+        {},
+        (SILENT, SILENT, events.Probed(1, (0,)), FENCED, events.Captured(1), *AGAIN),
+        State.RUNNING,
+        "Probe Fence:probe OpenIncident Capture Load Start FinishIncident:restarted",
+    ),
+    ({}, (SILENT, events.Probed(1, (0,), moving=True)), State.RUNNING, "Probe"),
+    (
+        {},
+        (SILENT, events.StopRequested(), events.Probed(1), FENCED),
+        State.STOPPED,
+        "Probe Fence Release",
+    ),
+    (
+        {},
+        (events.Silent(fault("softlockup")), FENCED, events.Captured(1), *AGAIN),
+        State.RUNNING,
+        "Fence:nmi OpenIncident Capture Load Start FinishIncident:restarted",
     ),
     ({}, (HALT, FENCED), State.HALTED, "Fence OpenIncident FinishIncident:halted Release"),
     (
@@ -152,9 +172,40 @@ def test_one_fault_reported_thrice_gives_one_incident() -> None:
     assert vnode.incidents == 1
 
 
+def test_a_probed_vnode_is_suspect_and_its_beats_are_not_judged_meanwhile() -> None:
+    vnode, _ = feed(running(), SILENT)
+    assert (vnode.state, vnode.reason) == (State.SUSPECT, "irqhang")
+    late = (events.Silent(fault("softlockup")), events.Suspected(1, "hang"), events.Recovered(1))
+    assert feed(vnode, *late) == (vnode, [])
+    vnode, _ = feed(vnode, events.Probed(1, (0,), moving=True))
+    assert (vnode.state, vnode.reason, vnode.false_alarms) == (State.RUNNING, "", 1)
+    assert vnode.incidents == 0 and vnode.running_since is not None
+
+
+def test_a_report_wins_over_a_probe() -> None:
+    vnode, names = feed(running(), SILENT, CRASH, events.Probed(1, (0,), moving=True), FENCED)
+    assert names == ["Probe", "Fence:record", "OpenIncident", "Capture"]
+    assert (vnode.reason, vnode.false_alarms) == ("panic", 0)
+
+
+def test_a_probe_while_it_boots_leaves_it_booting() -> None:
+    vnode, _ = feed(Vnode(), *UP[:3], SILENT)
+    assert vnode.state is State.BOOTING
+    vnode, _ = feed(vnode, events.Probed(1, (), moving=True))
+    assert vnode.state is State.BOOTING and vnode.probe is None
+
+
 def test_words_of_a_stale_incarnation_count_for_nothing() -> None:
     vnode, _ = feed(running(), CRASH, FENCED, events.Captured(1), *AGAIN)
-    for stale in (CRASH, HALT, events.Ready(1), events.Suspected(1, "irq"), FENCED):
+    for stale in (
+        CRASH,
+        HALT,
+        SILENT,
+        events.Probed(1),
+        events.Ready(1),
+        events.Suspected(1, "irq"),
+        FENCED,
+    ):
         assert step(vnode, stale, 5) == (vnode, ())
 
 
@@ -289,11 +340,25 @@ class Life(RuleBasedStateMachine):
         self.faults.append(one)
         self.post(events.Faulted(one))
 
+    @precondition(lambda self: not self.parked)
+    @rule(reason=st.sampled_from(["irqhang", "softlockup"]))
+    def silence(self, reason: str) -> None:
+        one = Fault(reason, self.incarnation, seen_tsc=self.now)
+        self.faults.append(one)
+        self.post(events.Silent(one))
+
     @rule(incarnation=st.integers(0, 5), seed=st.integers(0, 9))
     def stale_words(self, incarnation: int, seed: int) -> None:
         if incarnation >= self.vnode.incarnation:
             return
-        kinds = [events.Ready, events.Fenced, events.Captured, events.Loaded, events.Started]
+        kinds = [
+            events.Ready,
+            events.Probed,
+            events.Fenced,
+            events.Captured,
+            events.Loaded,
+            events.Started,
+        ]
         before = self.vnode
         self.post(random.Random(seed).choice(kinds)(incarnation))
         assert self.vnode == before
@@ -308,6 +373,11 @@ class Life(RuleBasedStateMachine):
     def carry_out(self, fails: bool) -> None:
         action = self.queue.pop(0)
         match action:
+            case actions.Probe(one):
+                alarms = self.vnode.false_alarms
+                self.post(events.Probed(one.incarnation, moving=fails))
+                assert self.vnode.probe is None
+                assert self.vnode.false_alarms <= alarms + fails
             case actions.Fence(n):
                 self.parked = self.parked or not fails
                 self.post(events.FenceFailed(n) if fails else events.Fenced(n))
@@ -347,6 +417,7 @@ class Life(RuleBasedStateMachine):
         vnode = self.vnode
         waiting = vnode.state is State.RESTARTING and vnode.wait in self.waits
         assert vnode.state in LIVE | IDLE or waiting, vnode
+        assert vnode.probe is None, "nobody will ever answer it"
         assert vnode.fenced <= self.parked, "believes in a fence that is not"
         if vnode.state in IDLE:
             assert not vnode.incident, vnode
