@@ -84,7 +84,7 @@ class Guest:
             "bin": (0o40755, b""),
             "bin/busybox": (0o100755, busybox),
             "init": (0o100755, _INIT.encode()),
-            "loop.ko": (0o100644, _module("loop")),
+            "pktgen.ko": (0o100644, _module("pktgen")),
         }
         initrd.write_bytes(gzip.compress(_cpio(files), 1))
         self._process = subprocess.Popen(self._command(initrd, append))

@@ -141,9 +141,9 @@ class Unit:
         return _BASE.pack(CODES["base"], words[0], _ENC_FLOAT, words[2])
 
     def _array(self, words: Sequence[int]) -> bytes:
-        bound = "bound" if words[5] else "flexible"
+        # BTF does not tell [] from [0]; gdb 18 gives no offsets when [] is not the last member
         element = _REF.pack(CODES["array"], self._places[words[3]])
-        return element + _REF.pack(CODES[bound], words[5]) + b"\0"
+        return element + _REF.pack(CODES["bound"], words[5]) + b"\0"
 
     def _head(self, what: str, words: Sequence[int], size: int) -> bytes:
         if words[0]:

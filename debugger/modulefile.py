@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A symbol file for each loaded module: its symbols, and call frames from its ORC.
 
-The ranges of a module's memory become sections, the first of them .text, each
+The parts of a module's memory become sections, the first of them .text, each
 linked at an address of its own; gdb is told where they are with
 `add-symbol-file FILE TEXT -s .memN ADDRESS`.  A file is named by a digest of its
 content, which does not depend on where the module was loaded, and so serves
@@ -32,12 +32,26 @@ FORMAT = 1
 _SPACING = 1 << 32  # between the link addresses of the sections: a module is smaller
 _MAX_MODULES = 512
 _SYMBOL = struct.Struct("<IBBHQQ")
+_PAGE = 4096
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
 USER = "user"
 
 
 def section_name(number: int) -> str:
     return f".mem{number}" if number else ".text"
+
+
+def parts(module: ModuleTable) -> list[tuple[int, int]]:
+    """[start, end) of the code, then of all else.
+
+    Until 6.3 a range holds code and data, which pages keep apart: gdb takes what lies in a
+    section of code for code.
+    """
+    (start, end), *others = module.ranges
+    code = [s.address + _size(s) for s in module.symbols if s.type in "tT"]
+    last = max((at for at in code if start < at <= end), default=end)
+    split = start + -(-(last - start) // _PAGE) * _PAGE
+    return [(start, split), (split, end), *others] if split < end else [(start, end), *others]
 
 
 def pack(module: ModuleTable, layout: Layout | None = None, rules: Table | None = None) -> bytes:
@@ -48,7 +62,7 @@ def pack(module: ModuleTable, layout: Layout | None = None, rules: Table | None 
             elf.ALLOC_WRITE if number else elf.ALLOC_EXEC, number * _SPACING,
             size=min(end - start, _SPACING),
         )
-        for number, (start, end) in enumerate(module.ranges)
+        for number, (start, end) in enumerate(parts(module))
     ]  # fmt: skip
     symtab, strings = _symtab(module)
     sections += [
@@ -62,18 +76,19 @@ def pack(module: ModuleTable, layout: Layout | None = None, rules: Table | None 
     return elf.assemble(sections)
 
 
-def _linked(module: ModuleTable, address: int) -> tuple[int, int] | None:
+def _linked(places: Sequence[tuple[int, int]], address: int) -> tuple[int, int] | None:
     """(section number, link address); None outside of the module's memory."""
-    for number, (start, end) in enumerate(module.ranges):
+    for number, (start, end) in enumerate(places):
         if start <= address < end:
             return number, number * _SPACING + address - start
     return None
 
 
 def _symtab(module: ModuleTable) -> tuple[bytes, bytes]:
+    places = parts(module)
     rows, names, at = [bytes(_SYMBOL.size)], [b"\0"], 1
     for symbol in module.symbols:
-        place = _linked(module, symbol.address)
+        place = _linked(places, symbol.address)
         if place is None:
             continue
         number, value = place
@@ -91,10 +106,10 @@ def _size(symbol: Symbol) -> int:
 
 
 def _frames(module: ModuleTable, layout: Layout, rules: Table) -> bytes:
-    """Of the code in the first range: code that moves otherwise is that of __init."""
+    """Of the first part: other code is that of __init."""
     from debugger import frames
 
-    start, end = module.ranges[0]
+    start, end = parts(module)[0]
     found = frames.addresses(rules.ips, rules.ips_va)
     rows = frames.rows_of(layout, rules.entries)
     inside = [(ip - start, row) for ip, row in zip(found, rows, strict=True) if start <= ip < end]
@@ -122,7 +137,7 @@ def build(kernel: Kernel) -> list[tuple[Path, Sequence[int]]]:
     found: list[tuple[Path, Sequence[int]]] = []
     rules = list(_rules(kernel))
     for module in kernel.symbols.modules[:_MAX_MODULES]:
-        starts = [start for start, _ in module.ranges]
+        starts = [start for start, _ in parts(module)]
         table = next((t for t in rules if t.covers(starts[0])), None)
         layout = kernel.orc.layout if table else None
         found.append((_store(module.name, pack(module, layout, table)), starts))

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A target built in code, and a client that speaks the protocol by script."""
 
+import os
+import shutil
+import subprocess
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from debugger import packet
+from debugger import gdb, packet
 from debugger.errors import AddressError, TargetError
 from debugger.packet import Kind, Parser
 from debugger.registers import Values
+from debugger.server import Server
 from debugger.session import Session
-from debugger.target import Change, Identity, Liveness, Thread
+from debugger.target import Change, Identity, KernelTarget, Liveness, Thread
 from introspect.errors import NotFound
 from introspect.kallsyms import SymbolTable
 from introspect.printk import LogRecord
@@ -24,6 +29,11 @@ settings.register_profile("debugger", deadline=None)
 settings.load_profile("debugger")
 
 BASE = 0xFFFFFFFF81000000
+GDBS = [
+    path
+    for path in (shutil.which("gdb"), os.environ.get("VNODE_DEBUG_TEST_GDB"))
+    if path is not None and Path(path).exists()
+]
 
 
 class PlainTarget:
@@ -148,3 +158,26 @@ def dead_client() -> Client:
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VNODE_DEBUG_CACHE", str(tmp_path / "cache"))
+
+
+def ask_gdb(program: str, target: KernelTarget, commands: Sequence[str]) -> str:
+    """What gdb says to commands, each under its own headline."""
+    args = ["-nx", "--batch"]
+    for command in commands:
+        args += ["-ex", f"echo \\n<{command}>\\n", "-ex", command]
+    path = Path(os.environ["VNODE_DEBUG_CACHE"]) / "rsp.sock"
+    server = Server(lambda: target, path)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        setup = gdb.commands(target.kernel, volatile=True)
+        line = gdb.command_line(program, path, setup, args)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        server.close()
+    assert done.returncode in (0, 1), done.stderr  # 1: the last command failed
+    return done.stdout + done.stderr
+
+
+def under(output: str, command: str) -> str:
+    """The part of the output under a headline."""
+    return output.partition(f"<{command}>\n")[2].partition("\n<")[0].strip()

@@ -3,11 +3,9 @@
 
 import os
 import re
-import shutil
 import socket
-import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +20,12 @@ from debugger import attach as attach_module
 from debugger import gdb, sources, symfile
 from debugger.packet import Kind, Parser, frame
 from debugger.server import Server
-from debugger.target import KernelTarget, Liveness
+from debugger.target import Liveness
+from tests.debugger.conftest import GDBS, ask_gdb, under
 
 pytestmark = [
     pytest.mark.box,
     pytest.mark.skipif(bool(rsp_guest.missing()), reason=rsp_guest.missing()),
-]
-GDBS = [
-    path
-    for path in (shutil.which("gdb"), os.environ.get("VNODE_DEBUG_TEST_GDB"))
-    if path is not None and Path(path).exists()
 ]
 
 
@@ -75,29 +69,6 @@ def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_cache() -> None:
     """The module's cache serves all tests here."""
-
-
-def ask_gdb(program: str, target: KernelTarget, commands: Sequence[str]) -> str:
-    """What gdb says to commands, each under its own headline."""
-    args = ["-nx", "--batch"]
-    for command in commands:
-        args += ["-ex", f"echo \\n<{command}>\\n", "-ex", command]
-    path = Path(os.environ["VNODE_DEBUG_CACHE"]) / "rsp.sock"
-    server = Server(lambda: target, path)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        setup = gdb.commands(target.kernel, volatile=True)
-        line = gdb.command_line(program, path, setup, args)
-        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
-    finally:
-        server.close()
-    assert done.returncode in (0, 1), done.stderr  # 1: the last command failed
-    return done.stdout + done.stderr
-
-
-def under(output: str, command: str) -> str:
-    """The part of the output under a headline."""
-    return output.partition(f"<{command}>\n")[2].partition("\n<")[0].strip()
 
 
 @pytest.mark.parametrize("program", GDBS)
