@@ -118,7 +118,7 @@ def wait_for(
             if status.state in order.goal and (newer or not order.fresh) and released:
                 return status
             word = status.state.name.lower()
-            if status.state in DEAD_END and (newer or status.state is not before.state):
+            if status.state in DEAD_END and (newer or status.since_tsc != before.since_tsc):
                 raise CliError(
                     f"{label(status)} ended {word}: {status.reason or 'no reason given'}"
                 )

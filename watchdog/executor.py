@@ -29,8 +29,9 @@ from watchdog.placement import Placement
 from watchdog.states import Fault
 from watchdog.unit import Unit, Watched
 
-PARK_TIMEOUT_MS = 200
-PARK_ATTEMPTS = 2
+PARK_TIMEOUT_MS = 1000
+"""The most that kmb.ko allows; a park returns as soon as it is confirmed."""
+PARK_ATTEMPTS = 3
 
 
 class Host(Protocol):

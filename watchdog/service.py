@@ -218,6 +218,14 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def check_stopped(self, unit: Unit) -> None:
+        """RefusedError when a vnode that was to stop has kept its CPUs and memory."""
+        if unit.binding is not None:
+            raise RefusedError(
+                f"{unit.label} cannot be stopped ({unit.vnode.reason}): its CPUs may still run, so"
+                " they and its memory stay with it; try again, else reset the machine"
+            )
+
     async def stop_all(self, limit: float = 30.0) -> None:
         """Stop every vnode and forget what was said of them; TimedOutError, RefusedError."""
         for unit in self.units.values():
@@ -228,8 +236,7 @@ class Service:
                     await unit.queue.join()
         except TimeoutError:
             raise TimedOutError(f"{unit.label} did not stop in {limit:g} s") from None
-        stuck = [unit.label for unit in self.units.values() if unit.binding is not None]
-        if stuck:
-            raise RefusedError(f"{stuck[0]} could not be stopped; see the log")
+        for unit in self.units.values():
+            self.check_stopped(unit)
         for unit in self.units.values():
             self.root.retract(unit.id)

@@ -73,9 +73,16 @@ async def start(service: Service, request: Reply, send: Send) -> Reply:
 
 
 async def stop(service: Service, request: Reply, send: Send) -> Reply:
-    """Fence a vnode and give its CPUs and memory back."""
+    """Fence a vnode and give its CPUs and memory back.
+
+    One whose fence failed before is fenced again, and the answer waits for that.
+    """
     unit = _unit(service, request)
+    again = unit.vnode.state is State.QUARANTINED and not unit.vnode.fenced
     service.post(unit, events.StopRequested())
+    if again:
+        await unit.queue.join()
+        service.check_stopped(unit)
     return _describe(unit) | {"ok": True}
 
 

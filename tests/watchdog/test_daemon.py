@@ -182,9 +182,23 @@ def test_a_fence_that_is_not_confirmed_touches_no_memory(rig):
     assert rig.machine.query(2).region == region
     with pytest.raises(CommandError, match="quarantined"):
         rig.client.call("start", vnode=2)
+    with pytest.raises(CommandError, match=r"cannot be stopped \(fence failed\)") as refused:
+        rig.client.call("stop", vnode=2)
+    assert refused.value.exit_code == 6 and rig.machine.query(2).region == region
+    with pytest.raises(CommandError, match='"two" cannot be stopped'):
+        rig.client.call("shutdown", vnodes="stop")
     rig.machine.unparkable.clear()
     rig.client.call("start", vnode=2, force=True)
     rig.wait(2, "running", incarnation=2)
+
+
+def test_a_stop_fences_again_where_the_fence_failed(rig):
+    rig.machine.unparkable.add(3)
+    rig.client.call("inject", vnode=2, kind="panic")
+    rig.wait(2, "quarantined")
+    rig.machine.unparkable.clear()
+    assert rig.client.call("stop", vnode=2)["state"] == "stopped"
+    assert rig.machine.query(2) is None
 
 
 def test_stop_start_restart_and_their_refusals(rig):
