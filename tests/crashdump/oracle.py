@@ -95,7 +95,7 @@ def _unpack(packages: list[str], root: Path, environment: dict[str, str]) -> Non
 
 
 def from_panic(frames: list[Frame]) -> list[Frame]:
-    """The frames from panic(), or from the instruction that faulted, without those in user space."""
+    """The frames from panic(), or from the fault, on; without those in user space."""
     names = [name for name, _ in frames]
     begin = names.index("panic") if "panic" in names else 0  # an oops's frame is what faulted
     kernel = [(name, at) for name, at in frames[begin:] if at >> 63]
@@ -186,7 +186,12 @@ def main(vmcore: Path) -> int:
     }
     for judge, frames in judged.items():
         print(judge, *(f"  {at:016x} {name}" for name, at in frames), sep="\n")
-    agreed = len({tuple(frames) for frames in judged.values()}) == 1
+    # The registers are those at panic()'s entry; crash goes on to where panic() stood in the end.
+    compared = {
+        tuple((name, at if name != "panic" else 0) for name, at in frames)
+        for frames in judged.values()
+    }
+    agreed = len(compared) == 1
     print("equal" if agreed else "DIFFERENT")
     return 0 if agreed else 1
 
