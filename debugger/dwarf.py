@@ -271,7 +271,9 @@ def _wrapper(what: str, places: list[int]) -> Callable[[Sequence[int]], bytes]:
     return lambda words: pack(code, places[words[2]])
 
 
-_PLAIN = (Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG)
+_PLAIN = frozenset(
+    map(int, (Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG))
+)
 MAX_NESTING = 64
 
 
@@ -281,50 +283,51 @@ def check_nesting(types: Sequence[Sequence[int]]) -> None:
     gdb follows such chains without a bound.  Pointers and prototypes end the question what a
     type contains, structures the question how it is written.
     """
-    named = _edges(types, by_name=True)
-    held = _edges(types, by_name=False)
-    for edges in (named, held):
-        depth = [1] + [0] * len(types)
-        for root in range(1, len(types) + 1):
-            if not depth[root]:
-                _descend(root, edges, depth)
+    for by_name in (True, False):
+        edges = _edges(types, by_name=by_name)
+        depth = [1] * (len(types) + 1)
+        for number in edges:
+            depth[number] = 0
+        try:
+            for root in edges:
+                if not depth[root]:
+                    _descend(root, edges, depth)
+        except IndexError:
+            raise Corrupt("BTF refers to types it does not have", "types") from None
 
 
-def _edges(types: Sequence[Sequence[int]], *, by_name: bool) -> list[Sequence[int]]:
-    """The types each type is written with, or that its size depends on."""
-    edges: list[Sequence[int]] = [()]
-    for words in types:
+def _edges(types: Sequence[Sequence[int]], *, by_name: bool) -> dict[int, Sequence[int]]:
+    """The types each type is written with, or that its size depends on; those that have any."""
+    edges: dict[int, Sequence[int]] = {}
+    for number, words in enumerate(types, 1):
         kind = words[1] >> 24 & 31
         if kind in _PLAIN or (by_name and kind == Kind.PTR):
-            edges.append((words[2],))
+            edges[number] = (words[2],)
         elif kind == Kind.ARRAY:
-            edges.append((words[3],))
+            edges[number] = (words[3],)
         elif by_name and kind == Kind.FUNC_PROTO:
-            edges.append((words[2], *words[4::2]))
+            edges[number] = (words[2], *words[4::2])
         elif not by_name and kind in (Kind.STRUCT, Kind.UNION):
-            edges.append(words[4::3])
-        else:
-            edges.append(())
+            edges[number] = words[4::3]
     return edges
 
 
-def _descend(root: int, edges: list[Sequence[int]], depth: list[int]) -> None:
+def _descend(root: int, edges: Mapping[int, Sequence[int]], depth: list[int]) -> None:
     """Sets the depth of all below `root`, depth first; -1 marks those being looked into."""
     stack = [(root, iter(edges[root]))]
     depth[root] = -1
     while stack:
         number, rest = stack[-1]
         for inner in rest:
-            if inner >= len(edges):
-                raise Corrupt(f"BTF has no type {inner}", f"type {number}")
-            if depth[inner] < 0:
+            known = depth[inner]
+            if known < 0:
                 raise Corrupt("a BTF type is made of itself", f"type {inner}")
-            if not depth[inner]:
+            if not known:
                 depth[inner] = -1
                 stack.append((inner, iter(edges[inner])))
                 break
         else:
             stack.pop()
-            depth[number] = 1 + max((depth[inner] for inner in edges[number]), default=0)
+            depth[number] = 1 + max(map(depth.__getitem__, edges[number]), default=0)
             if depth[number] > MAX_NESTING:
                 raise Corrupt("a BTF type is nested too deeply", f"type {number}")

@@ -262,6 +262,24 @@ def test_monitor_commands(client: Client, target: PlainTarget) -> None:
     assert target.refreshed == 1
 
 
+def test_monitor_info_ps_and_log(client: Client) -> None:
+    assert client.words("info") == client.words("info vnode") + client.words("info cpus")
+    assert client.words("ps").splitlines() == [
+        "    PID    TGID    PPID CPU S  TASK               COMMAND",
+        "      1       1       0   0 S  0x0000000000001000 in\\x1bit",
+        "      7       7       2   1 R* 0x0000000000002000 [kworker]",
+        "only these",
+    ]
+    assert client.words("log 2").splitlines() == [
+        "[  198.000000] line 198",
+        "[  199.000000] line 199",
+    ]
+    assert len(client.words("log").splitlines()) == 50
+    assert "N is the number" in client.words("log -1")
+    assert "no such command" in client.words("log 1 2")
+    assert "no such command" in client.words("ps x")
+
+
 @pytest.mark.parametrize("leave", [b"D;2", b"D", b"vKill;2"])
 def test_leaving(client: Client, leave: bytes) -> None:
     assert client.ask(leave) == b"OK"
