@@ -36,6 +36,8 @@ def crashed(subject: Subject) -> Iterator[Block]:
         yield Lines("", ("no CPU is known to have failed",))
         return
     yield _cpu(subject, cpu, f" ({how})")
+    if subject.went_on and subject.fault_frame is None:
+        yield Lines("", ("the kernel went on after the failure: this is what the CPU did last",))
     at = subject.fault_frame
     frames = subject.trace(cpu).frames
     if at and hung is None:

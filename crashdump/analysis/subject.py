@@ -137,7 +137,7 @@ class Subject:
         except IntrospectError:
             pass
         if self.event is not None and self.event.cpu is not None:
-            return self.event.cpu, "log"
+            return self.event.cpu, LOGGED
         how = "guess: it runs in the kernel with interrupts off"
         return (self.stuck, how) if self.stuck is not None else (None, "")
 
@@ -164,7 +164,7 @@ class Subject:
         if cpu in self.registers:
             return self.kernel.unwind(self.registers[cpu])
         logged = self.logged_registers
-        if logged and cpu == self.crashed[0]:
+        if logged and cpu == self.crashed[0] and not self.went_on:
             return self.kernel.unwind(logged)
         task = self.current(cpu)
         if task is None:
@@ -213,7 +213,12 @@ class Subject:
                 return index
         if panic is not None:
             return panic + 1 if panic + 1 < len(frames) else None
-        return 0 if frames else None
+        return 0 if frames and not self.went_on else None
+
+    @property
+    def went_on(self) -> bool:
+        """The failure is known from the log alone: its CPU has done other things since."""
+        return self.crashed[1] == LOGGED
 
     @cached_property
     def culprit(self) -> str:
@@ -253,6 +258,7 @@ class Subject:
         return self._traces[key]
 
 
+LOGGED = "log"
 PANICS = frozenset({"panic", "vpanic", "nmi_panic"})
 
 

@@ -59,15 +59,15 @@ _HELPERS = re.compile(
     | free_debug\w* | free_to_partial\w* | print_section | slab_bug | setup_object\w*
     | out_of_memory | oom_kill_process | dump_header | __oom\w* | pagecache_get_page
     | dump_stack\w* | show_\w*(?:stack|trace|regs)\w* | print_\w*(?:report|stack|trace)\w*
-    | (?:__|v|nmi_)?panic | add_taint | oops_\w+ | (?:__)?die\w* | no_context | (?:__)?bad_area\w*
+    | (?:__|v|nmi_)?panic | add_taint | oops_\w+ | (?:__)?die(?:_body|_addr|_header)? | no_context | (?:__)?bad_area\w*
     | page_fault_oops | kernelmode_fixup\w* | do_(?:trap|error_trap|invalid_op|user_addr_fault)\w*
     | do_kern_addr_fault | exc_\w+ | asm_\w+ | (?:__)?do_page_fault | (?:async_)?page_fault
     | invalid_op | general_protection | error_entry | paranoid_entry | double_fault
     | handle_bug | fixup_exception | (?:__)?warn\w* | (?:__)?report_bug | common_interrupt
     | (?:__)?sysvec_\w+ | (?:smp_)?apic_timer_interrupt | handle_stack_overflow
-    | (?:__|_)?cond_resched\w* | (?:__)?might_\w+ | ___might_sleep | (?:__)?schedule\w*
+    | (?:__|_)?cond_resched\w* | (?:__)?might_\w+ | ___might_sleep | (?:__)?schedule(?:_\w+)?
     | (?:__)?preempt_schedule\w* | io_schedule\w* | preempt_count_\w+ | __switch_to\w*
-    | context_switch | (?:__|_)?(?:ww_)?mutex_\w*lock\w* | (?:__)?down\w* | (?:__)?rwsem_\w+
+    | context_switch | (?:__|_)?(?:ww_)?mutex_\w*lock\w* | (?:__)?down(?:_\w+)? | (?:__)?rwsem_\w+
     | (?:__)?rt_mutex_\w+ | task_blocks_on_rt_mutex | (?:__)?percpu_down\w*
     | (?:__)?wait_(?:for|on)_\w+ | do_wait_for_common | bit_wait\w* | (?:__)?wait_event\w*
     | (?:lock|folio)_(?:acquire|release|lock|wait)\w* | __bit_\w+ | out_of_line_wait\w*

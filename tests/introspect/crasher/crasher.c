@@ -146,6 +146,7 @@ static noinline __attribute__((__noipa__)) void crasher_alloc(void)
 static noinline __attribute__((__noipa__)) void crasher_free(void)
 {
 	kfree(crasher_object);
+	barrier(); /* no tail call: the allocator is to name this function */
 }
 
 /* Writes to what it has freed; slub_debug=FPZU notices when the object is handed out again */
