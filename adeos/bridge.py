@@ -316,13 +316,20 @@ class RootBridge:
 
     # The daemon's writers
 
-    def init(self, head: abi.RootHead) -> int:
-        """Takes the root bridge over: empty table, `head`, magic last.  The new epoch."""
+    def init(self, head: abi.RootHead, *, keep: bool = False) -> int:
+        """Takes the root bridge over: empty table, `head`, magic last.  The new epoch.
+
+        `keep`: the table of an earlier daemon stays as it is at every moment, for whoever is
+        killed here must leave it to the next.
+        """
         old = abi.ROOT_HEAD.unpack(self.view, 0)
-        epoch = old.epoch + 1 & _MASK32 if old.magic == abi.VN_ROOT_MAGIC else 1
+        known = old.magic == abi.VN_ROOT_MAGIC
+        epoch = old.epoch + 1 & _MASK32 if known else 1
         end = abi.VN_ROOT_TABLE + abi.VN_MAX_VNODES * abi.STATUS.size
-        self.view[:end] = bytes(end)
-        head = head._replace(magic=0, abi=abi.VN_ABI_VERSION, epoch=epoch)
+        if not (keep and known):
+            self.view[:end] = bytes(end)
+        magic = abi.VN_ROOT_MAGIC if keep and known else 0
+        head = head._replace(magic=magic, abi=abi.VN_ABI_VERSION, epoch=epoch)
         self.view[: abi.ROOT_HEAD.size] = abi.ROOT_HEAD.pack(head)
         abi.ROOT_HEAD.put(self.view, 0, "magic", abi.VN_ROOT_MAGIC)
         return epoch

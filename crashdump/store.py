@@ -13,8 +13,8 @@ before its row is taken in at the next start.  Processes may share a store, each
 opens its own; the threads of a process may share one, they take turns.
 
 A killed process loses nothing.  After a power failure an incident is at least as
-new as its creation and, once finished, complete (those two are synced); what
-came in between may be older.
+new as its creation (or its first sync, when created without) and, once finished,
+complete; what came in between may be older.
 """
 
 import contextlib
@@ -86,9 +86,10 @@ class IncidentStore:
         """The directory of an incident."""
         return self.incidents / f"{number:04d}"
 
-    def create(self, **fields: Any) -> Incident:
+    def create(self, *, sync: bool = True, **fields: Any) -> Incident:
         """A new, open incident with a number and a directory of its own.
 
+        :param sync: wait until it is on the disk; a killed process loses nothing either way.
         :param fields: of :class:`Incident`; vnode, name, incarnation, reason and
             crash are needed, ``opened`` is now when not given.
         """
@@ -98,8 +99,12 @@ class IncidentStore:
             number = self._make_directory(number + 1)
             blank = Incident(number, 0, "", 0, "", False, opened)
             incident = records.changed(blank, fields)
-            self._put(incident, sync=True)
+            self._put(incident, sync=sync)
         return incident
+
+    def sync(self, number: int) -> None:
+        """Waits until what is known of an incident is on the disk."""
+        self.update(number, sync=True)
 
     def update(self, number: int, *, sync: bool = False, **fields: Any) -> Incident:
         """Changes ``fields`` of an incident; the others stay as any process left them.

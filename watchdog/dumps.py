@@ -51,14 +51,17 @@ class Dumps:
         region, slot = unit.region, unit.slot
         assert region is not None and slot is not None
         note, evidence, kmsg = _evidence(unit, entry)
-        await self.ledger.call(lambda s: capture.record(s, entry.number, evidence, kmsg))
         spare = self.placement.spare(unit) if self.hold else None
         plan = choose(region, spare, capture=True)
         step = capture.hold if plan.name == "spare" else capture.copy
+        view = self.machine.view
+
+        def work(store: IncidentStore) -> Incident:
+            capture.record(store, entry.number, evidence, kmsg)
+            return step(store, entry.number, view, region, slot, vmcoreinfo_pa=note)
+
         try:
-            done = await self.ledger.call(
-                lambda s: step(s, entry.number, self.machine.view, region, slot, vmcoreinfo_pa=note)
-            )
+            done = await self.ledger.call(work)
         except BaseException:
             if spare is not None:
                 self.placement.pool.free_region(spare)

@@ -244,6 +244,8 @@ class Executor:
         bridge = unit.bridge
         assert bridge is not None
         unit.watched = Watched(bridge, unit.config, action.incarnation, self.tsc_khz, tsc)
+        if unit.entry is not None:
+            self.host.spawn(self.ledger.sync(unit.entry))
         self.dumps.write_due(unit.id)
         self.host.spawn(vitals.follow(self.machine, unit, unit.watched))
         return events.Started(action.incarnation)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
+from crashdump.errors import CrashdumpError
 from crashdump.incident import PENDING, DumpState, Incident, IncidentState, Witness
 from crashdump.stages import Stage, since_fault
 from crashdump.store import IncidentStore
@@ -78,7 +79,10 @@ class Ledger:
         bridge: Bridge | None,
         policy: str,
     ) -> Entry:
-        """Commit a new incident; it is on the disk when this returns."""
+        """Commit a new incident: safe from a kill; `sync` makes it safe from a power failure.
+
+        Waiting for the disk here would keep the vnode down for 15 ms more.
+        """
         facts = _facts(bridge, fault)
         fields: dict[str, Any] = {
             "vnode": vnode,
@@ -93,8 +97,15 @@ class Ledger:
             "policy": policy,
             **facts,
         }
-        incident = await self.call(lambda store: store.create(**fields))
+        incident = await self.call(lambda store: store.create(sync=False, **fields))
         return Entry(incident.id, fault, witnesses)
+
+    async def sync(self, entry: Entry) -> None:
+        """Wait until an incident is on the disk; a failure is logged."""
+        try:
+            await self.call(lambda store: store.sync(entry.number))
+        except CrashdumpError as error:
+            log.write("warning", "store", id=entry.number, what=error)
 
     async def finish(
         self,

@@ -18,7 +18,6 @@ _TEXT = abi.VN_NAME_LEN - 1
 
 def take_over(bridge: RootBridge, now: int, tsc_khz: int, period_us: int) -> int:
     """Become the daemon of the root bridge, keeping what the earlier one said; the new epoch."""
-    kept = bridge.statuses() if bridge.head() is not None else []
     head = abi.RootHead(
         magic=abi.VN_ROOT_MAGIC,
         abi=abi.VN_ABI_VERSION,
@@ -31,10 +30,8 @@ def take_over(bridge: RootBridge, now: int, tsc_khz: int, period_us: int) -> int
         period_us=period_us,
         epoch=0,
     )
-    epoch = bridge.init(head)
-    for status in kept:
-        bridge.publish(status)
-    return epoch
+    bridge.head()  # BridgeError: another version's, not to be kept
+    return bridge.init(head, keep=True)
 
 
 def publish(bridge: RootBridge, unit: Unit, tsc_khz: int) -> None:

@@ -211,6 +211,24 @@ def test_the_daemon_publishes_and_observers_read():
         root.status(abi.VN_MAX_VNODES)
 
 
+def test_a_takeover_that_keeps_the_table_never_empties_it():
+    root, _ = blank_root()
+    root.publish(blank_status(id=3, name="web"))
+    table = bytes(root.view[abi.VN_ROOT_TABLE :])
+
+    class Watched(bytearray):
+        def __setitem__(self, at, data):
+            super().__setitem__(at, data)
+            assert bytes(self[abi.VN_ROOT_TABLE :]) == table
+            assert abi.ROOT_HEAD.unpack(self, 0).magic == abi.VN_ROOT_MAGIC
+
+    root.view = Watched(root.view)
+    assert root.init(root.head()._replace(pid=9), keep=True) == 2
+    assert (root.head().pid, root.head().epoch) == (9, 2)
+    fresh = RootBridge(memoryview(bytearray(abi.VN_ROOT_SIZE)))
+    assert fresh.init(root.head(), keep=True) == 1 and fresh.statuses() == []
+
+
 def test_a_status_is_never_seen_half_written():
     root, _ = blank_root()
     stop = threading.Event()
