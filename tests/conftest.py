@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBox]:
-    """A box of this test run alone, with both 6.1 kernels in its /boot."""
+    """A box of this test run alone: both 6.1 kernels in its /boot, vnode memory above 4 GiB too."""
     from box import machine
 
     if os.environ.get("VNODE_DEBUG_BOX_REUSE") == "1" and machine.running():
@@ -79,7 +79,9 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBox]:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VNODE_DEBUG_BOX", str(tmp_path_factory.mktemp("box")))
-        options = machine.Options(vnode_kernels=("cloud", "amd64"), die_with_parent=True)
+        options = machine.Options(
+            memory=6 << 30, vnode_kernels=("cloud", "amd64"), die_with_parent=True
+        )
         machine.up(options, print)
         try:
             yield RunningBox()

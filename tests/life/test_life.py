@@ -7,7 +7,6 @@ through all of it as the incarnation it started as.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -16,76 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    RunningBox = Any
+    Vnodes = Any  # of conftest.py
 
 pytestmark = [pytest.mark.box, pytest.mark.timeout(900)]
 
 FAULTS = ("panic", "oops", "hang", "softlockup", "irqhang", "reboot")
-UNTIL = 180.0  # s; an incident takes some seconds on an idle machine
-
-
-class Vnodes:
-    """`vnode-debug` in the box."""
-
-    def __init__(self, box: RunningBox) -> None:
-        self.box = box
-
-    def run(self, *words: str, timeout: float = 200) -> Any:
-        return self.box.run(["vnode-debug", *words], timeout)
-
-    def text(self, *words: str, timeout: float = 200) -> str:
-        return str(self.box.check(["vnode-debug", *words], timeout))
-
-    def json(self, *words: str, timeout: float = 200) -> Any:
-        return json.loads(self.text(*words, "--json", timeout=timeout))
-
-    def status(self, vnode: int) -> dict[str, Any]:
-        return next(one for one in self.json("status") if one["id"] == vnode)
-
-    def last_incident(self, vnode: int) -> int:
-        found = self.json("incidents", "--vnode", str(vnode), "-r", "-n", "1")
-        return found[0]["id"] if found else 0
-
-    def incident_after(self, number: int, vnode: int) -> dict[str, Any]:
-        """The first incident of `vnode` later than `number`, once it is over with its dump."""
-        deadline = time.monotonic() + UNTIL
-        later: list[dict[str, Any]] = []
-        while time.monotonic() < deadline:
-            later = [i for i in self.json("incidents", "--vnode", str(vnode)) if i["id"] > number]
-            if later and over(later[0]):
-                return self.json("show", str(later[0]["id"]))
-            time.sleep(0.3)
-        pytest.fail(f"no finished incident of vnode {vnode} after {number}: {later}")
-
-    def fail(self, vnode: int, *words: str) -> dict[str, Any]:
-        """Injects a fault and gives its incident."""
-        before = self.last_incident(vnode)
-        self.text("inject", str(vnode), *words)
-        return self.incident_after(before, vnode)
-
-    def wait(self, vnode: int, state: str) -> dict[str, Any]:
-        deadline = time.monotonic() + UNTIL
-        while (one := self.status(vnode))["state"] != state:
-            assert time.monotonic() < deadline, f"vnode {vnode} is {one['state']}, not {state}"
-            time.sleep(0.3)
-        return one
-
-
-def over(incident: dict[str, Any]) -> bool:
-    pending = ("held", "copying", "copied", "writing")
-    return incident["state"] != "open" and incident["dump"]["state"] not in pending
 
 
 def user_beats(status: dict[str, Any]) -> int:
     return sum(cpu["user"]["beats"] for cpu in status["beats"])
-
-
-@pytest.fixture(scope="module")
-def vnodes(box: RunningBox) -> Iterator[Vnodes]:
-    both = Vnodes(box)
-    both.text("up", "--wait")
-    yield both
-    both.text("down", timeout=120)
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +159,7 @@ def test_daemon_killed_during_an_incident(vnodes: Vnodes, moment: float) -> None
     vnodes.text("inject", "2", "panic")
     time.sleep(moment)
     kill_daemon(vnodes)
-    vnodes.text("up", "--wait", timeout=UNTIL)
+    vnodes.text("up", "--wait")
     incident = vnodes.incident_after(last, 2)
     assert incident["reason"] == "panic"
     assert incident["state"] in ("complete", "interrupted")
