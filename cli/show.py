@@ -71,6 +71,8 @@ def _facts(one: Incident, directory: Path) -> Iterator[tuple[str, str]]:
     yield "incident", f"{one.id}, {one.state}"
     yield "vnode", f"{one.vnode} {one.name}, incarnation {one.incarnation} {one.release}".rstrip()
     yield "time", time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(one.opened))
+    if one.title:
+        yield "title", one.title
     yield "reason", " ".join(filter(None, (one.reason, one.layer)))
     if one.message:
         yield "message", one.message

@@ -108,9 +108,8 @@ def registers(subject: Subject) -> Iterator[Block]:
     if found:
         fault_address = {"cr2": logged["cr2"]} if "cr2" in logged else {}
         yield Facts("At the fault", tuple(_rows(values, {**fault_address, **found})))
-    if logged and any(found.get(name, value) != value for name, value in logged.items()):
-        yield Facts("As the log has them", tuple(_rows(values, logged)))
-    elif logged and not found:
+    differs = any(found.get(name, value) != value for name, value in logged.items())
+    if logged and (differs or not found):
         yield Facts("As the log has them", tuple(_rows(values, logged)))
     if not found and not logged:
         yield Lines("", ("no registers were saved with this memory, and the log has none",))

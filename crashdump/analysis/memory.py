@@ -66,9 +66,10 @@ def _slabs(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
     cache, node = kernel.btf.struct("kmem_cache"), kernel.btf.struct("kmem_cache_node")
     size, objects, nodes = cache.offset("size"), node.offset("total_objects"), cache.offset("node")
     count = min(cache.member("node").type.strip().length or 1, MAX_NODES)
+    count = _nodes(kernel, count)
     found = []
     for at, name in values.slab_caches(kernel):
-        places = [kernel.u64(at + nodes + 8 * index) for index in range(_nodes(kernel, count))]
+        places = [kernel.u64(at + nodes + 8 * index) for index in range(count)]
         total = sum(kernel.u64(place + objects) for place in places if place)
         each = kernel.u32(at + size)
         found.append((total * each // 1024, name, total, each))

@@ -33,6 +33,9 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )  # fmt: skip
 
 
+NO_HOSTS = frozenset({"", "(none)", "localhost"})
+
+
 class Redactor:
     """Stand-ins for what was found so far."""
 
@@ -73,12 +76,12 @@ def _is_address(value: str) -> bool:
     return not (address.is_loopback or address.is_unspecified)
 
 
-def redacted(report: Report, hosts: tuple[str, ...] = ()) -> Report:
+def redacted(report: Report) -> Report:
     """`report` redacted; `redacted` counts the values taken out, by kind.
 
     The dump's directory goes too: its name alone is kept.
     """
-    redactor = Redactor(hosts)
+    redactor = Redactor((report.host,) if report.host not in NO_HOSTS else ())
     directory, _, name = report.source.rpartition("/")
     if directory:
         report = map_text(report, lambda text: text.replace(f"{directory}/", ""))

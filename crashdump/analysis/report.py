@@ -97,6 +97,7 @@ class Report(msgspec.Struct, frozen=True):
     culprit   the function at fault, "" when not known
     guess     the title rests on a guess; `basis` says on what it rests in any case
     cpu       which failed, None when not known
+    host      its node name
     """
 
     title: str
@@ -107,6 +108,7 @@ class Report(msgspec.Struct, frozen=True):
     cpu: int | None = None
     release: str = ""
     build_id: str = ""
+    host: str = ""
     source: str = ""
     incident: int | None = None
     seconds: float = 0.0

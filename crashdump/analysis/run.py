@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from crashdump.analysis import fault, locks, memory, report, scheduler, stacks, system, waiting
 from crashdump.analysis.commands import commands_for
 from crashdump.analysis.oops import lines_of
-from crashdump.analysis.report import Block, Lines, Panel, Report, State
+from crashdump.analysis.report import Block, Command, Lines, Panel, Report, State
 from crashdump.analysis.subject import Subject, saved_registers
 from crashdump.analysis.verdict import Verdict, judge, judge_log
 from crashdump.errors import CrashdumpError
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from crashdump.incident import Evidence, Incident
     from crashdump.store import IncidentStore
 
+T = TypeVar("T")
 PANEL_SECONDS = 20.0
 TOTAL_SECONDS = 120.0
+QUIET_SECONDS = 5.0  # of what a panel has read before, in nearly all cases
 OPEN_SECONDS = 300.0  # a search without VMCOREINFO takes 0.15 s a GiB
 MIN_SECONDS = 0.05
 
@@ -110,7 +112,8 @@ def run_panel(spec: PanelSpec, subject: Subject, seconds: float = PANEL_SECONDS)
         note = f"internal error, {type(problem).__name__}: {problem}"
     state = State.OK if not note else State.PARTIAL if blocks else State.FAILED
     spent = round(time.process_time() - began, 4)
-    commands = commands_for(spec.name, subject)
+    none: tuple[Command, ...] = ()
+    commands = _quietly(lambda: commands_for(spec.name, subject), none)
     return Panel(spec.name, spec.title, state, note, spent, tuple(blocks), commands)
 
 
@@ -141,15 +144,29 @@ def analyze(
             module=verdict.module,
             guess=verdict.guess,
             basis=verdict.basis,
-            cpu=subject.crashed[0],
-            release=subject.kernel.release,
-            build_id=subject.kernel.build_id,
+            cpu=_quietly(lambda: subject.crashed[0], None),
+            release=_quietly(lambda: subject.kernel.release, ""),
+            build_id=_quietly(lambda: subject.kernel.build_id, ""),
+            host=_quietly(lambda: _host(subject), ""),
             source=subject.name,
             incident=incident,
             seconds=round(time.process_time() - began, 4),
             panels=tuple(panels),
         )
     )
+
+
+def _host(subject: Subject) -> str:
+    return subject.kernel.object("init_uts_ns").member_("name.nodename").string_()
+
+
+def _quietly(read: Callable[[], T], otherwise: T) -> T:
+    """What `read` gives; `otherwise` when it cannot, or not soon."""
+    try:
+        with limit(QUIET_SECONDS):
+            return read()
+    except (_Expired, Exception):
+        return otherwise
 
 
 def _verdict(subject: Subject) -> Verdict:

@@ -33,6 +33,8 @@ def runqueues(subject: Subject) -> Iterator[Block]:
                 queued,
             )
         )
+    if not rows:
+        raise NotFound("no CPU is known: neither its mask nor registers can be read")
     yield Table("", ("cpu", "current", "running", "clock", "waiting to run"), tuple(rows))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from crashdump.analysis.report import Block, Lines, Stack
 from crashdump.analysis.subject import Subject
-from introspect.errors import IntrospectError
+from introspect.errors import IntrospectError, NotFound
 from introspect.stack import Backtrace, End, describe
 
 MAX_PIDS = 12
@@ -57,6 +57,8 @@ def _cpu(subject: Subject, cpu: int, remark: str = "") -> Stack:
 
 def cpus(subject: Subject) -> Iterator[Block]:
     """The backtrace of every CPU."""
+    if not subject.cpus:
+        raise NotFound("no CPU is known: neither its mask nor registers can be read")
     for cpu in subject.cpus:
         yield _cpu(subject, cpu)
 

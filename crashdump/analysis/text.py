@@ -22,6 +22,7 @@ def _report(report: Report, commands: bool) -> Iterator[str]:
         ("culprit", report.culprit and report.culprit + module),
         ("known by", report.basis + (" (a guess)" if report.guess else "")),
         ("kernel", report.release),
+        ("host", report.host),
         ("dump", report.source),
     ]
     yield from (f"  {key:9} {value}" for key, value in facts if value)

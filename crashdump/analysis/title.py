@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from introspect.printk import printable
+
 MAX_TITLE = 120
 _RULES = (
     # a CPU is not part of the fault
@@ -28,7 +30,7 @@ _RULES = (
 
 def normalise(text: str) -> str:
     """`text` without what differs between two occurrences of one fault, at most 120 characters."""
-    text = text[: 8 * MAX_TITLE]
+    text = printable(" ".join(text[: 8 * MAX_TITLE].split()))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text.strip()[:MAX_TITLE].rstrip()
@@ -59,7 +61,8 @@ _HELPERS = re.compile(
     | free_debug\w* | free_to_partial\w* | print_section | slab_bug | setup_object\w*
     | out_of_memory | oom_kill_process | dump_header | __oom\w* | pagecache_get_page
     | dump_stack\w* | show_\w*(?:stack|trace|regs)\w* | print_\w*(?:report|stack|trace)\w*
-    | (?:__|v|nmi_)?panic | add_taint | oops_\w+ | (?:__)?die(?:_body|_addr|_header)? | no_context | (?:__)?bad_area\w*
+    | (?:__|v|nmi_)?panic | add_taint | oops_\w+ | (?:__)?die(?:_body|_addr|_header)?
+    | no_context | (?:__)?bad_area\w*
     | page_fault_oops | kernelmode_fixup\w* | do_(?:trap|error_trap|invalid_op|user_addr_fault)\w*
     | do_kern_addr_fault | exc_\w+ | asm_\w+ | (?:__)?do_page_fault | (?:async_)?page_fault
     | invalid_op | general_protection | error_entry | paranoid_entry | double_fault

@@ -94,7 +94,7 @@ WRONG = [
     (("analyze", "9"), 4, "no incident 9"),
     (("analyze", "9" * 40), 2, "no incident number"),
     (("analyze", "1", "-M", "colours"), 2, "colours"),
-    (("analyze", "x" * 9000), 4, "no such file"),
+    (("analyze", "x" * 9000), 4, "xxx"),
     (("export", "9", "--format", "elf"), 4, "no incident 9"),
     (("export", "1"), 2, "--format"),
     (("export", "1", "--format", "zip"), 2, "zip"),

@@ -2,6 +2,7 @@
 """Real faults, analysed from memory alone: titles, culprits, locks, stacks; and their exports."""
 
 import json
+import random
 import re
 import struct
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from crashdump import capture, export, vmcore
 from crashdump.analysis import html, redact
 from crashdump.analysis.report import Facts, Lines, Report, Stack, State, Table, decode
-from crashdump.analysis.run import NAMES, analyze_file
+from crashdump.analysis.run import NAMES, NotReadable, analyze_file
 from crashdump.analysis.text import render
 from crashdump.export import Format
 from crashdump.facts import Segment, find
@@ -234,3 +235,26 @@ def test_the_capsule_stands_alone(cores: Cores) -> None:
     assert json.loads(data[1])["title"] == report.title
     assert "vnode-debug analyze vmcore.elf -M backtrace" in text
     assert len(text) < 1 << 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_memory_is_still_reported_on(cores: Cores, seed: int, tmp_path: Path) -> None:
+    """Whatever is in it: a report or one clear error, in bounded time."""
+    chance = random.Random(seed)
+    memory = bytearray(cores["deadlock"].with_name("ram.raw").read_bytes())
+    used = [at for at in range(0, len(memory), 4096) if any(memory[at : at + 4096])]
+    for at in chance.sample(used, len(used) // 20):
+        at += chance.randrange(4096 - 64)
+        memory[at : at + 64] = chance.randbytes(64)
+    image = tmp_path / "damaged.raw"
+    image.write_bytes(memory)
+    try:
+        report = analyze_file(image)
+    except NotReadable as problem:
+        assert str(problem).isprintable()
+        return
+    assert [panel.name for panel in report.panels] == list(NAMES)
+    notes = [panel.note for panel in report.panels]
+    assert not [note for note in notes if note.startswith("internal error")]
+    assert report.seconds < 30
+    render(report)
