@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One vnode debugs another's kernel: gdb over shared memory.
 
-packet, registers, features and tlb are pure; session and handlers make a
-protocol of them; target says what is debugged; server, gdb and attach are the
-shell around it; symfile gives gdb symbols without debuginfo.
+packet, registers and features are pure; session, handlers and monitor make a
+protocol of them; target, tasks and cpus say what is debugged; server, gdb and
+attach are the shell around it; symfile and modulefile give gdb symbols without
+debuginfo: dwarf makes types of BTF, frames call frames of ORC, elf writes.
 """

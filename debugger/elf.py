@@ -4,10 +4,11 @@
 Limits: 64 bits, little endian, x86-64, ET_EXEC, no program headers: enough for gdb.
 """
 
+import contextlib
 import os
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +87,26 @@ def _header(row: Section, names: bytes, at: int) -> bytes:
     return _SHDR.pack(
         name, row.kind, row.flags, row.address, at, size, row.link, row.info, row.align, row.entry
     )
+
+
+def keep(path: Path, data: bytes | Callable[[], bytes], most: int) -> Path:
+    """A file of a cache directory, written unless it is there; SymbolFileError.
+
+    At most `most` files with its suffix are kept, those last used: a vnode's memory must not be
+    able to fill the disk.
+    """
+    try:
+        if path.stat().st_size:
+            os.utime(path)
+            return path
+    except OSError:
+        pass
+    write(path, data if isinstance(data, bytes) else data())
+    with contextlib.suppress(OSError):
+        files = [(file.stat().st_mtime_ns, file) for file in path.parent.glob(f"*{path.suffix}")]
+        for _, file in sorted(files, reverse=True)[most:]:
+            file.unlink(missing_ok=True)
+    return path
 
 
 def write(path: Path, data: bytes) -> None:

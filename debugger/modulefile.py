@@ -31,6 +31,7 @@ from introspect.symbols import ModuleTable, Symbol
 FORMAT = 1
 _SPACING = 1 << 32  # between the link addresses of the sections: a module is smaller
 _MAX_MODULES = 512
+_MAX_FILES = 2048
 _SYMBOL = struct.Struct("<IBBHQQ")
 _PAGE = 4096
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -122,11 +123,7 @@ def _frames(module: ModuleTable, layout: Layout, rules: Table) -> bytes:
 def _store(name: str, data: bytes) -> Path:
     key = cache.key_of((b"%d" % FORMAT, data))
     path = cache.directory() / f"{_NAME.sub('_', name)[:60]}-{key[:16]}.ko"
-    with suppress(OSError):
-        if path.stat().st_size == len(data):
-            return path
-    elf.write(path, data)
-    return path
+    return elf.keep(path, data, _MAX_FILES)
 
 
 def build(kernel: Kernel) -> list[tuple[Path, Sequence[int]]]:

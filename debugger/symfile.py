@@ -21,7 +21,6 @@ import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +42,7 @@ BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
 FORMAT = 2
 """Part of the cache key: raise it when the file's content changes."""
 _MAX_SOURCE = 64 << 20
+_MAX_FILES = 16
 _SOURCES = (
     ("__start_BTF", "__stop_BTF"),
     ("__start_orc_unwind_ip", "__stop_orc_unwind_ip"),
@@ -189,11 +189,12 @@ def types(kernel: Kernel) -> dict[str, bytes]:
     try:
         strings = split_blob(blob)[1]
         unit = dwarf.Unit(kernel.btf, strings)
+        unit.variables(GLOBALS, find)
     except IntrospectError as error:
         _log.debug("no types: %s", error)
         strings = split_blob(plain_btf())[1]
         unit = dwarf.Unit(Btf(plain_btf()), strings)
-    unit.variables(GLOBALS, find)
+        unit.variables(GLOBALS, find)
     return {
         ".debug_abbrev": abbreviations.section(),
         ".debug_info": unit.section(),
@@ -239,12 +240,12 @@ def build(kernel: Kernel, progress: Callable[[str], None] = lambda _line: None) 
              b"%x" % (table.base - kernel.kaslr_offset),
              *(_source(kernel, *names) for names in _SOURCES))  # fmt: skip
     path = cache.directory() / f"{cache.key_of(parts)}.vmlinux"
-    with suppress(OSError):
-        if path.stat().st_size:
-            return path
-    progress("making symbols, types and unwind tables of this kernel, once for each build")
-    known = BUILD_ID.fullmatch(kernel.build_id)
-    build_id = bytes.fromhex(kernel.build_id) if known else b""
-    debug = {**types(kernel), **frames(kernel)}
-    elf.write(path, pack(table, kernel.kaslr_offset, build_id, debug))
-    return path
+
+    def make() -> bytes:
+        progress("making symbols, types and unwind tables of this kernel, once for each build")
+        known = BUILD_ID.fullmatch(kernel.build_id)
+        build_id = bytes.fromhex(kernel.build_id) if known else b""
+        debug = {**types(kernel), **frames(kernel)}
+        return pack(table, kernel.kaslr_offset, build_id, debug)
+
+    return elf.keep(path, make, _MAX_FILES)

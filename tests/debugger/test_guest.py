@@ -242,7 +242,7 @@ def test_a_vmcore_gives_memory_and_registers(dead: Guest, vmcore: Path) -> None:
 
 
 def test_a_raw_image_has_cpus_without_registers(dead: Guest) -> None:
-    target = sources.dump(dead.ram)
+    target = sources.dump(dead.ram, tasks=False)
     assert [thread.info for thread in target.threads()] == [
         "CPU 0 dead [no registers]",
         "CPU 1 dead [no registers]",
@@ -280,7 +280,7 @@ class OneVnode:
 
 def test_a_fenced_vnode_through_its_bridge(dead: Guest) -> None:
     machine = OneVnode(dead)
-    target = sources.vnode(machine, 2, "web")  # type: ignore[arg-type]
+    target = sources.vnode(machine, 2, "web", tasks=False)  # type: ignore[arg-type]
     assert [thread.info for thread in target.threads()] == [
         "CPU 0 fenced [saved]",
         "CPU 1 fenced [saved]",

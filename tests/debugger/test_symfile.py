@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import io
+import os
 from array import array
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debugger import symfile
+from debugger import elf, symfile
 from debugger.errors import SymbolFileError
 from introspect.kallsyms import SymbolTable
 from tests.debugger.conftest import PlainKernel
@@ -136,9 +137,9 @@ def test_the_file_is_made_once_for_all_kaslr_offsets(tmp_path: Path) -> None:
     first = symfile.build(kernel(KASLR))  # type: ignore[arg-type]
     assert first.stat().st_mode & 0o777 == 0o600
     assert first.parent.stat().st_mode & 0o777 == 0o700
-    stamp = first.stat().st_mtime_ns
+    made = first.stat().st_ino
     assert symfile.build(kernel(0)) == first  # type: ignore[arg-type]
-    assert first.stat().st_mtime_ns == stamp
+    assert first.stat().st_ino == made
     assert [path for path in first.parent.iterdir() if path != first] == []
 
 
@@ -148,3 +149,16 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     kernel = PlainKernel(make_table(PERCPU, IMAGE), KASLR, "not hex")
     with pytest.raises(SymbolFileError, match="cannot write"):
         symfile.build(kernel)  # type: ignore[arg-type]
+
+
+def test_the_cache_keeps_what_was_last_used(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.vmlinux" for number in range(4)]
+    (tmp_path / "other.syms").touch()
+    for number, path in enumerate(paths[:3]):
+        elf.keep(path, b"x", 3)
+        os.utime(path, (number, number))
+    elf.keep(paths[0], lambda: pytest.fail("it is there"), 3)
+    elf.keep(paths[3], lambda: b"y", 3)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "0.vmlinux", "2.vmlinux", "3.vmlinux", "other.syms"
+    }  # fmt: skip
