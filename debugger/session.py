@@ -114,6 +114,8 @@ class Session:
 
     def stop_reply(self, signal: int) -> bytes:
         """The stop reply for the state as it is."""
+        if self.target.thread(self.focus) is None:  # a task that has ended, or runs now
+            self.focus = self.target.focus
         self.tid = self.focus
         thread = self.thread(b"%x" % self.focus)
         return b"T%02xthread:%b;core:%x;" % (signal, self.ident(thread.tid), thread.cpu)

@@ -203,8 +203,8 @@ class KernelTarget:
             return self.cpus.registers(tid - 1)
         task = self._task(tid)
         if task is None:
-            count = self.cpus.count
-            raise TargetError(f"no thread {tid}: {self.identity.name} has {count} CPUs")
+            name = self.identity.name
+            raise TargetError(f"no thread {tid}: {name} has no such CPU, or the task ended or runs")
         return self._tasks.registers(task)
 
     def read(self, tid: int, address: int, size: int) -> bytes:

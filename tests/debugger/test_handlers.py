@@ -289,3 +289,10 @@ def test_leaving(client: Client, leave: bytes) -> None:
 def test_kill_has_no_reply(client: Client) -> None:
     assert client.raw(frame(b"k")) == []
     assert client.session.phase is Phase.CLOSED
+
+
+def test_a_thread_that_is_gone_at_a_stop(client: Client, target: PlainTarget) -> None:
+    client.ask(b"vCont;s:2")
+    gone = target.thread
+    target.thread = lambda tid: None if tid == 2 else gone(tid)  # type: ignore[method-assign]
+    assert client.ask(b"vCont;s").startswith(b"T02thread:1;")

@@ -14,6 +14,7 @@ from bench.rsp_guest import Guest
 from debugger.target import KernelTarget
 from debugger.tasks import TID_BASE
 from introspect.btf import Type
+from introspect.stack import Backtrace
 from tests.debugger.conftest import GDBS, ask_gdb, under
 
 pytestmark = [
@@ -62,6 +63,23 @@ def stacks(output: str, tid: int) -> list[int | None]:
     return [int(pc, 16) if pc else None for pc in FRAME.findall(part[1])]
 
 
+def check_same(trace: Backtrace, theirs: list[int | None]) -> None:
+    """gdb's frames are ours, and one more where the kernel was entered from user mode."""
+    ours = [frame.ip for frame in trace.frames]
+    if trace.user_registers:
+        ours.append(trace.user_registers["ip"])
+    # what gdb calls a signal handler it shows without its PC
+    assert [pc if gdbs else None for pc, gdbs in zip(ours, theirs, strict=True)] == theirs
+
+
+def unwound(target: KernelTarget, cpu: int) -> Backtrace:
+    """Our backtrace of a CPU."""
+    values = target.registers(cpu + 1)
+    names = {name.removeprefix("r") if len(name) == 3 and not name[-1].isdigit() else name: value
+             for name, value in values.items()}  # fmt: skip
+    return target.kernel.unwind(names)
+
+
 @pytest.mark.parametrize("program", GDBS)
 def test_stacks_of_all_tasks(still: KernelTarget, program: str) -> None:
     kernel = still.kernel
@@ -70,13 +88,8 @@ def test_stacks_of_all_tasks(still: KernelTarget, program: str) -> None:
     assert len(blocked) > 40
     for task in blocked:
         trace = kernel.backtrace(task)
-        ours = [frame.ip for frame in trace.frames]
-        if trace.user_registers:
-            ours.append(trace.user_registers["ip"])
-        theirs = stacks(out, TID_BASE + task.pid)
         assert trace.whole, task
-        # what gdb calls a signal handler it shows without its PC
-        assert [pc if gdbs else None for pc, gdbs in zip(ours, theirs, strict=True)] == theirs, task
+        check_same(trace, stacks(out, TID_BASE + task.pid))
     assert "in pktgen_thread_worker ()" in out  # through a module's own rules
     assert not re.search(r"corrupt|Backtrace stopped", out)
 
@@ -175,6 +188,31 @@ def test_threads_and_their_memory(still: KernelTarget) -> None:
     }
 
 
+WANTED = 4
+
+
+def test_interrupted_code(guest: Guest, still: KernelTarget) -> None:
+    """Stacks through interrupts and exceptions of the kernel itself."""
+    guest.shell("while :; do /bin/busybox true; done &")
+    found = 0
+    for _ in range(1000):
+        guest.qmp("cont")
+        guest.qmp("stop")
+        target = guest.target(dead=True)
+        for cpu in (0, 1):
+            trace = unwound(target, cpu)
+            if trace.user_registers or not any(frame.registers for frame in trace.frames[1:]):
+                continue
+            assert trace.whole
+            out = ask_gdb(GDBS[found % len(GDBS)], target, [f"thread apply {cpu + 1} bt"])
+            check_same(trace, stacks(out, cpu + 1))
+            assert not re.search(r"corrupt|Backtrace stopped", out)
+            found += 1
+        if found >= WANTED:
+            return
+    raise AssertionError(f"only {found} interrupts of the kernel were met")
+
+
 # From here on the guest has panicked.
 
 
@@ -196,15 +234,9 @@ def panicked(guest: Guest, still: KernelTarget) -> KernelTarget:
 def test_a_panic_to_the_end(panicked: KernelTarget, program: str) -> None:
     out = ask_gdb(program, panicked, ["thread apply 1-2 bt"])
     for cpu in (0, 1):
-        values = panicked.registers(cpu + 1)
-        named = {"ip": values["rip"], "sp": values["rsp"], "bp": values["rbp"], "cs": values["cs"]}
-        trace = panicked.kernel.unwind(named)
-        theirs = stacks(out.replace("Thread 2.1)", "Thread 2.1 )"), cpu + 1)
-        ours = [frame.ip for frame in trace.frames]
-        if trace.user_registers:
-            ours.append(trace.user_registers["ip"])
+        trace = unwound(panicked, cpu)
         assert trace.whole
-        assert [pc if gdbs else None for pc, gdbs in zip(ours, theirs, strict=True)] == theirs
+        check_same(trace, stacks(out, cpu + 1))
     for name in ("panic", "sysrq_handle_crash", "write_sysrq_trigger", "ksys_write"):
         assert f" in {name} ()" in out
     assert not re.search(r"corrupt|Backtrace stopped", out)
