@@ -58,6 +58,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Debug",
         (
             Entry("attach", "cli.attach", "Open gdb on a vnode's kernel, alive or dead."),
+            Entry("drgn", "cli.drgn", "Open drgn on a kernel, also without debuginfo."),
             Entry("dump", "cli.dump", "Write a vnode's memory as a vmcore."),
             Entry("analyze", "cli.analyze", "Explain a crash from memory alone."),
             Entry("export", "cli.export", "Write an incident's dump in another format."),

@@ -13,6 +13,7 @@ introspect.object.GLOBALS and of ARRAYS below are known, others are not.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from introspect.btf import BOOL, Kind, Type
@@ -59,6 +60,23 @@ def program(kernel: Kernel) -> Any:
     for start, size in memory.ranges:
         prog.add_memory_segment(start, size, read, physical=True)
     prog.set_linux_kernel_custom(kernel.vmcoreinfo_raw, kernel.live)
+    add_finders(prog, kernel)
+    _add_main_module(prog, kernel)
+    return prog
+
+
+def core_dump(kernel: Kernel, path: Path) -> Any | None:
+    """A drgn.Program on an ELF or kdump-compressed file, so that its threads have registers.
+
+    None when drgn cannot open it, as a raw memory image: use program().  ToolMissing without drgn.
+    """
+    prog = _drgn().Program()
+    try:
+        prog.set_core_dump(path)
+        if not prog.flags & _drgn().ProgramFlags.IS_LINUX_KERNEL:
+            return None
+    except (ValueError, OSError, LookupError):
+        return None
     add_finders(prog, kernel)
     _add_main_module(prog, kernel)
     return prog

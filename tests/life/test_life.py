@@ -98,6 +98,13 @@ def test_attach_to_a_running_vnode(vnodes: Vnodes) -> None:
     assert vnodes.status(2)["state"] == "running"
 
 
+def test_drgn_on_a_running_vnode_without_debuginfo(vnodes: Vnodes) -> None:
+    code = "print(len(list(for_each_task(prog))), find_task(prog, 1).comm.string_())"
+    count, comm = vnodes.text("drgn", "-e", code, "1").split()
+    assert int(count) > 20
+    assert comm == "b'init'"
+
+
 def test_attach_to_a_dead_vnode(vnodes: Vnodes) -> None:
     vnodes.wait(2, "running")
     incident = vnodes.fail(2, "panic")
