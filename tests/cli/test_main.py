@@ -67,6 +67,7 @@ def test_every_verb_with_a_result_has_json(words, command):
         ("box", "console"),
         ("completion",),
         ("daemon",),
+        ("drgn",),
     }
     if isinstance(command, click.Group) or words in terminal_verbs:
         return
