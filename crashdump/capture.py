@@ -97,7 +97,7 @@ def hold(
     """
     extents = (_save_slot(store, number, view, slot), Extent(region.base, region.size))
     dump = _dump(DumpState.HELD, DumpMode.HOLD, extents, vmcoreinfo_pa, limit)
-    return store.update(number, dump=dump)
+    return store.update(number, file=False, dump=dump)
 
 
 def copy(

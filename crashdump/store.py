@@ -8,7 +8,8 @@
 
 ``incidents/NNNN/incident.json`` is the truth: it is replaced atomically, before
 the row in ``incidents.db`` changes.  A database that is lost or damaged is moved
-aside and rebuilt from those files; an incident written there by a process killed
+aside and rebuilt from those files (an update with ``file=False`` is lost then, if
+nothing was changed since); an incident written there by a process killed
 before its row is taken in at the next start.  Processes may share a store, each
 opens its own; the threads of a process may share one, they take turns.
 
@@ -106,15 +107,22 @@ class IncidentStore:
         """Waits until what is known of an incident is on the disk."""
         self.update(number, sync=True)
 
-    def update(self, number: int, *, sync: bool = False, **fields: Any) -> Incident:
+    def update(
+        self, number: int, *, sync: bool = False, file: bool = True, **fields: Any
+    ) -> Incident:
         """Changes ``fields`` of an incident; the others stay as any process left them.
 
+        :param file: False writes the row alone, which a kill leaves whole too, and spares 10 ms:
+            ext4 flushes a file that replaces another.  The next change writes the file.
         :param sync: wait until it is on the disk.
         :raises NoSuchIncident: there is none of that number.
         """
         with self._problems(), self._transaction():
             incident = records.changed(self.get(number), fields)
-            self._put(incident, sync=sync)
+            if file:
+                self._put(incident, sync=sync)
+            else:
+                self._put_row(incident)
         return incident
 
     def finish(

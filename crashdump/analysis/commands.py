@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command lines that show a panel's content with gdb, drgn, crash and this program.
 
-crash and gdb want the kernel's vmlinux with debuginfo, written VMLINUX here.
+crash and drgn want the kernel's debuginfo: its vmlinux is written VMLINUX here.
+A tool that cannot open the dump at hand is left out: drgn needs a VMCOREINFO
+note, crash a vmcore.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ RECIPES: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
         "print(prog.read({ip}, 16).hex())",
         ("dis -x {ip} 12",),
     ),
-    "registers": (("thread {thread}", "info registers"), "print(prog.crashed_thread())",
+    "registers": (("thread {thread}", "frame {frame}", "info registers"), "print(prog.crashed_thread().stack_trace()[{frame}].registers())",
                   ("bt -c {cpu}",)),
     "backtrace": (("thread {thread}", "bt"), "print(prog.crashed_thread().stack_trace())",
                   ("bt -c {cpu}",)),
@@ -36,7 +38,7 @@ RECIPES: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "memory": ((), "[print(c.name.string_()) for c in for_each_slab_cache(prog)]",
                ("kmem -i", "kmem -s")),
     "modules": ((), "[print(m.name) for m in for_each_module(prog)]", ("mod", "sys -t")),
-    "system": ((), "print(prog['UTS_RELEASE'])", ("sys", "p saved_command_line")),
+    "system": ((), "print(prog['saved_command_line'].string_())", ("sys", "p saved_command_line")),
     "blocked": ((), "", ("foreach bt",)),
     "tasks": ((), "[print(t.pid, t.comm) for t in for_each_task(prog)]", ("ps",)),
 }  # fmt: skip
@@ -59,9 +61,10 @@ def _lines(panel: str, subject: Subject) -> Iterator[Command]:
     if filled(gdb):
         words = " ".join(f"-ex {shlex.quote(one)}" for one in filled(gdb))
         yield Command("gdb", f"vnode-debug attach {name} --batch {words}")
-    if drgn and _fits(drgn, fill):
-        yield Command("drgn", f"drgn -c {name} -e {shlex.quote(drgn.format_map(fill))}")
-    if filled(crash):
+    memory = subject.kernel.memory
+    if drgn and _fits(drgn, fill) and getattr(memory, "vmcoreinfo_raw", None):
+        yield Command("drgn", f"drgn -c {name} -s VMLINUX -e {shlex.quote(drgn.format_map(fill))}")
+    if filled(crash) and hasattr(memory, "registers"):  # a vmcore, not raw memory
         script = "\\n".join([*filled(crash), "quit"])
         yield Command("crash", f"printf '{script}\\n' | crash -s VMLINUX {name}")
 
@@ -79,7 +82,9 @@ def _facts(subject: Subject) -> dict[str, str]:
         task = subject.current(cpu) if cpu is not None else None
     except IntrospectError:
         cpu = ip = task = None
+    at = subject.fault_frame if cpu is not None else None
     return {
+        "frame": "" if at is None else str(at),
         "cpu": "" if cpu is None else str(cpu),
         "thread": "" if cpu is None else str(cpu + 1),
         "ip": f"{ip:#x}" if ip else "",

@@ -32,7 +32,7 @@ def reason(subject: Subject) -> Iterator[Block]:
     evidence = subject.evidence
     if evidence is not None:
         rows.append(("message", evidence.message))
-        if evidence.trapnr is not None:
+        if evidence.trapnr is not None and evidence.trapnr >= 0:  # -1: no exception
             rows.append(("trap", trap(evidence.trapnr, evidence.error_code)))
     cpu, how = subject.crashed
     if cpu is not None:
