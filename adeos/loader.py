@@ -2,7 +2,8 @@
 """Composes a vnode in memory: kernel, initrd, boot_params, ACPI tables, page tables, bridge.
 
 An Image is staged once (files read, checked, digests taken) and loaded at every start.  `plan` says
-what goes where and checks that it fits; `load` writes that.  The trampoline is kmb.ko's.
+what goes where and checks that it fits; `load` writes that.  `preload` writes the greater part of
+it ahead, into a region that is free still.  The trampoline is kmb.ko's.
 Limits: the vnode's CPUs must be parked; memory is not cleared beyond the first MiB of the region,
 so pages of the predecessor stay until the kernel uses them.
 """
@@ -10,7 +11,7 @@ so pages of the predecessor stay until the kernel uses them.
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from adeos import abi, acpi, bootparams, cmdline, paging
 from adeos.abi import Range, RootInfo
 from adeos.bootparams import E820, BzImage
 from adeos.bridge import Bridge
-from adeos.copying import copy_in, fill
+from adeos.copying import CHUNK, copy_in, fill
 from adeos.errors import ImageError, PlacementError
 from adeos.initrd import check_initrd
 from adeos.machine import Machine
@@ -131,7 +132,7 @@ def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
     """What `load` will write; PlacementError or ImageError when it does not fit."""
     region, slot = placement.region, placement.slot
     header = image.header
-    _check_region(header, image.name, region)
+    payload = _payload(image, region)
     load_address = region.base + abi.VN_OFF_KERNEL
     initrd = _initrd_place(image, region)
     line = _compose_cmdline(header, image.cmdline, info.tsc_khz)
@@ -164,30 +165,70 @@ def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
         ("command line", region.base + abi.VN_OFF_CMDLINE, line),
         ("random seed", setup_data, bootparams.rng_seed(os.urandom(32))),
         ("ACPI tables", acpi_base, acpi_tables),
-        ("initrd", initrd.base, image.initrd),
     ]
     pieces = [Piece(what, Range(at, len(data)), data) for what, at, data in parts if data]
-    payload = header.payload
-    pieces.append(Piece("kernel", Range(load_address, payload.size), image.kernel, payload.base))
     entry = Entry(cr3, load_address + bootparams.ENTRY_64, region.base + abi.VN_OFF_BOOT_PARAMS)
-    return Plan(tuple(pieces), entry, line.rstrip(b"\0").decode(), memory)
+    return Plan((*pieces, *payload), entry, line.rstrip(b"\0").decode(), memory)
 
 
-def load(machine: Machine, image: Image, placement: Placement) -> Entry:
+def _payload(image: Image, region: Range) -> tuple[Piece, ...]:
+    """Initrd and kernel: the same for whoever is started in `region`."""
+    _check_region(image.header, image.name, region)
+    initrd, part = _initrd_place(image, region), image.header.payload
+    kernel = Piece(
+        "kernel", Range(region.base + abi.VN_OFF_KERNEL, part.size), image.kernel, part.base
+    )
+    return (Piece("initrd", initrd, image.initrd), kernel) if image.initrd else (kernel,)
+
+
+def preload(
+    machine: Machine, image: Image, region: Range, cancelled: Callable[[], bool] = lambda: False
+) -> bool:
+    """Writes ahead what `load` then need not: an empty first MiB, initrd and kernel.
+
+    The caller owns the machine and sees to it that nobody uses the region.  False when `cancelled`
+    said so, which is asked every few milliseconds: what is there then is worth nothing.
+    """
+    payload = _payload(image, region)
+    view = machine.view(region.base, region.size, writable=True)
+    fill(view, 0, abi.VN_OFF_RAM)
+    for piece in payload:
+        for done in range(0, piece.place.size, CHUNK):
+            if cancelled():
+                return False
+            at, size = piece.place.base - region.base + done, min(CHUNK, piece.place.size - done)
+            copy_in(view, at, piece.data, piece.start + done, size)
+    return not cancelled()
+
+
+def load(
+    machine: Machine,
+    image: Image,
+    placement: Placement,
+    *,
+    preloaded: bool = False,
+    ahead: Plan | None = None,
+) -> Entry:
     """Composes the vnode in its region and slot; what Machine.start then needs.
 
     The caller owns the machine, has bound the vnode there and parked its CPUs.
+    `preloaded`: `preload` of this image was the last to write the region.  `ahead`: the plan, made
+    earlier for the same image, region, slot and CPUs; for one start only, it has a random seed.
     """
     info = machine.info()
-    todo = plan(image, placement, info)
+    todo = ahead or plan(image, placement, info)
     region, slot = placement.region, placement.slot
     views = (
         (region, machine.view(region.base, region.size, writable=True)),
         (slot, machine.view(slot.base, slot.size, writable=True)),
     )
-    fill(views[0][1], 0, abi.VN_OFF_RAM)
+    pieces = todo.pieces
+    if preloaded:
+        pieces = pieces[: -len(_payload(image, region))]
+    else:
+        fill(views[0][1], 0, abi.VN_OFF_RAM)
     fill(views[1][1], abi.VN_SLOT_PAGE_TABLES, abi.VN_SLOT_RAM - abi.VN_SLOT_PAGE_TABLES)
-    for piece in todo.pieces:
+    for piece in pieces:
         for given, view in views:
             if given.contains(piece.place):
                 at = piece.place.base - given.base

@@ -91,6 +91,7 @@ async def _run(
         service.executor = Executor(
             service, machine, placement, Composer(machine, stage), ledger, dumps
         )
+        dumps.freed = service.prepare_all
         await _stage_all(config, stage, machine)
         await service.adopt()
         server = ControlServer(paths.control_socket(), table(service))

@@ -43,6 +43,8 @@ class Dumps:
         self.in_process = False
         """Write dumps in a thread: for machines that no other process can open (tests)."""
         self.work: set[asyncio.Task[None]] = set()
+        self.freed: Callable[[], None] = lambda: None
+        """Called when a region that was held is free again."""
         self.due: dict[int, list[int]] = {}
         """Vnode -> incidents captured and not yet being written."""
 
@@ -144,6 +146,7 @@ class Dumps:
         if region is not None:
             await background.run(lambda: self._clear(region))
             self.placement.unhold(incident)
+            self.freed()
 
     async def _worker(self, incident: int) -> None:
         if self.in_process:

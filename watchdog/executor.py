@@ -141,9 +141,9 @@ class Executor:
 
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""
-        spare = self.placement.peek(unit)
+        spare, composed = self.placement.peek(unit), self.composer.composed
         try:
-            await background.run(lambda: self.composer.prepare(unit, spare))
+            await background.run(lambda: self.composer.prepare(unit, spare, composed))
         except AdeosError as error:
             log.write("error", "image", vnode=unit.id, what=error)
 

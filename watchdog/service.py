@@ -191,6 +191,12 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def prepare_all(self) -> None:
+        """Get what the next restart of each running vnode needs ready, in idle time."""
+        for unit in self.units.values():
+            if unit.vnode.state is State.RUNNING:
+                self.spawn(self.executor.prepare(unit))
+
     async def adopt(self) -> None:
         """Take over what an earlier daemon left; before any command is served."""
         self._wanted = await adopting.adopt_all(self)
@@ -203,10 +209,9 @@ class Service:
                 loop.add_signal_handler(number, self.done.set)
         for unit in self.units.values():
             self.spawn(self.executor.run(unit))
-            if unit.vnode.state is State.RUNNING:
-                self.spawn(self.executor.prepare(unit))
             if unit.watched is not None:
                 self.spawn(vitals.follow(self.machine, unit, unit.watched))
+        self.prepare_all()
         loop.add_reader(self.machine.fileno(), self.on_portal)
         self.spawn(self._ticks())
         for unit in self._wanted:

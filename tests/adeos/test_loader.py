@@ -65,6 +65,26 @@ def test_a_second_load_leaves_nothing_of_the_first_in_the_bridge(adeos_machine, 
     assert bridge.root_side().incarnation == 8
 
 
+def test_a_preloaded_region_ends_up_as_a_loaded_one(adeos_machine, placed, image):
+    region = placed.region
+    copy_in(
+        adeos_machine.view(*region, writable=True), 0, b"\xaa" * abi.VN_OFF_RAM, 0, abi.VN_OFF_RAM
+    )
+    assert loader.preload(adeos_machine, image, region)
+    todo = loader.plan(image, placed, adeos_machine.info())
+    assert loader.load(adeos_machine, image, placed, preloaded=True, ahead=todo) == todo.entry
+    assert {"kernel", "initrd"} <= {piece.what for piece in todo.pieces}
+    for piece in todo.pieces:
+        data = piece.data[piece.start : piece.start + piece.place.size]
+        assert read(adeos_machine, *piece.place) == data, piece.what
+    bridge = Bridge.open(adeos_machine, region)
+    assert bridge.root_side().incarnation == 7 and bridge.crash() is None
+
+
+def test_a_preload_ends_when_told(adeos_machine, placed, image):
+    assert not loader.preload(adeos_machine, image, placed.region, lambda: True)
+
+
 def test_the_memory_map_gives_the_vnode_its_own_memory_only(adeos_machine, placed, image):
     memory = loader.plan(image, placed, adeos_machine.info()).memory
     for part, kind in memory:

@@ -38,6 +38,21 @@ def test_an_incident_goes_its_way(incident_store: IncidentStore) -> None:
     assert store.database.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_row_alone_survives_a_kill_and_reaches_the_file_later(tmp_path: Path) -> None:
+    store = IncidentStore(tmp_path)
+    store.create(sync=False, **PANIC)
+    file = store.path(1) / "incident.json"
+    before = file.read_bytes()
+    store.update(1, file=False, dump=Dump(DumpState.HELD))
+    assert file.read_bytes() == before
+    with IncidentStore(tmp_path) as other:  # as after a kill: nothing was closed
+        assert other.get(1).dump.state is DumpState.HELD
+        other.sync(1)
+    assert records.decode(file.read_bytes()) == store.get(1)
+    assert store.get(1).dump.state is DumpState.HELD
+    store.close()
+
+
 def test_a_list_is_filtered(incident_store: IncidentStore) -> None:
     store = incident_store
     for number in range(6):

@@ -213,5 +213,7 @@ def rig(make_rig: Callable[..., Rig]) -> Rig:
 
 @pytest.fixture
 def rig_tools() -> Any:
-    """What tests build rigs from: vnode_text(...) and LastingMachine(...)."""
-    return SimpleNamespace(vnode_text=vnode_text, LastingMachine=LastingMachine)
+    """What tests build rigs from."""
+    return SimpleNamespace(
+        vnode_text=vnode_text, LastingMachine=LastingMachine, tiny_bzimage=tiny_bzimage
+    )
