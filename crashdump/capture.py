@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,6 +152,7 @@ def _ended(dump: Dump, state: DumpState, reason: str) -> Dump:
     return msgspec.structs.replace(dump, state=state, reason=records.clean(reason))
 
 
+@cache
 def boot_id() -> str:
     """Identity of this boot of the root's kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -26,13 +26,13 @@ def spec_of(config: VnodeConfig) -> Spec:
     return Spec(config.kernel, config.initrd, config.cmdline)
 
 
-class _Ready(NamedTuple):
-    """What a free region holds: kernel and initrd of these digests; the plan of a start there."""
+class _Start(NamedTuple):
+    """What a plan depends on."""
 
-    digests: tuple[str, str]
-    of: tuple[Spec, Range, tuple[int, ...]] | None = None
-    """What else the plan depends on: image, slot and APIC ids."""
-    plan: Plan | None = None
+    spec: Spec
+    region: Range
+    slot: Range
+    apicids: tuple[int, ...]
 
 
 class Composer:
@@ -43,8 +43,10 @@ class Composer:
         self.stage = stage
         self.composed = 0
         """Counts the vnodes composed: a free region may have been given away since."""
-        self._ready: dict[Range, _Ready] = {}
-        """Regions that nobody uses, and what is in them."""
+        self._ready: dict[Range, tuple[str, str]] = {}
+        """Regions that nobody uses -> digests of the kernel and initrd that are in them."""
+        self._plans: dict[_Start, Plan] = {}
+        """Of starts in those regions, each for one use."""
         self._lock = threading.Lock()
         """Held while a free region is written, and to say that it is free no more."""
         self._hurry = threading.Event()
@@ -64,33 +66,34 @@ class Composer:
         with self._lock:
             if composed != self.composed:
                 return
-            old = self._ready.get(spare)
-            if old is None or old.digests != _digests(image):
+            if self._ready.get(spare) != _digests(image):
                 self._forget(spare)
                 if not preload(self.machine, image, spare, self._hurry.is_set):
                     return
-            self._ready[spare] = self._ahead(unit, image, spare)
+                self._ready[spare] = _digests(image)
+            self._plan(unit, image, spare)
 
-    def _ahead(self, unit: Unit, image: Image, spare: Range) -> _Ready:
-        digests, slot = _digests(image), unit.slot
-        if slot is None:
-            return _Ready(digests)
-        placement = Placement(unit.id, "", spare, slot, unit.apicids, 0, 0, 0)
-        made = plan(image, placement, self.machine.info())
-        return _Ready(digests, (spec_of(unit.config), slot, unit.apicids), made)
+    def _plan(self, unit: Unit, image: Image, spare: Range) -> None:
+        slot = unit.slot
+        if slot is not None:
+            placement = Placement(unit.id, "", spare, slot, unit.apicids, 0, 0, 0)
+            start = _Start(spec_of(unit.config), spare, slot, unit.apicids)
+            self._plans[start] = plan(image, placement, self.machine.info())
 
-    def _take(self, image: Image, region: Range) -> _Ready | None:
-        """The region is a vnode's from now on; what is in it when that is the image."""
+    def _take(self, start: _Start, image: Image) -> tuple[bool, Plan | None]:
+        """The region is a vnode's from now on; whether the image is in it, and its plan if made."""
         self._hurry.set()
         with self._lock:
             self._hurry.clear()
             self.composed += 1
-            ready = self._ready.get(region)
-            self._forget(region)
-        return ready if ready is not None and ready.digests == _digests(image) else None
+            loaded = self._ready.get(start.region) == _digests(image)
+            ahead = self._plans.get(start) if loaded else None
+            self._forget(start.region)
+        return loaded, ahead
 
     def _forget(self, region: Range) -> None:
         self._ready = {one: what for one, what in self._ready.items() if not one.overlaps(region)}
+        self._plans = {one: what for one, what in self._plans.items() if one.region in self._ready}
 
     def compose(self, unit: Unit, incarnation: int) -> None:
         """Write the image, its tables and an empty bridge into the region."""
@@ -98,8 +101,8 @@ class Composer:
         binding, region, slot = unit.binding, unit.region, unit.slot
         assert binding is not None and region is not None and slot is not None
         config = unit.config
-        ready = self._take(image, region)
-        same = ready is not None and ready.of == (spec_of(config), slot, unit.apicids)
+        start = _Start(spec_of(config), region, slot, unit.apicids)
+        loaded, ahead = self._take(start, image)
         layers = (config.watch.irq, config.watch.sched, config.watch.user)
         unit.start_at = load(
             self.machine,
@@ -116,8 +119,8 @@ class Composer:
                 period_us=tuple(layer.period_ms * 1000 for layer in layers),
                 flags=abi.VN_F_INJECT if config.inject else 0,
             ),
-            preloaded=ready is not None,
-            ahead=ready.plan if ready is not None and same else None,
+            preloaded=loaded,
+            ahead=ahead,
         )
 
     def start(self, unit: Unit) -> int:

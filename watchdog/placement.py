@@ -44,8 +44,9 @@ class Placement:
             if new_slot is not None:
                 self.pool.free_slot(new_slot)
             raise
-        apicid = {cpu.cpu: cpu.apicid for cpu in self.machine.cpus()}
-        unit.apicids = tuple(apicid.get(cpu, 0) for cpu in unit.config.cpus)
+        if not unit.apicids:
+            apicid = {cpu.cpu: cpu.apicid for cpu in self.machine.cpus()}
+            unit.apicids = tuple(apicid.get(cpu, 0) for cpu in unit.config.cpus)
 
     def adopt(self, unit: Unit) -> None:
         """Take over what the machine says the vnode owns."""
