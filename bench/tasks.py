@@ -25,7 +25,7 @@ from debugger import gdb, handlers
 from debugger.server import Server
 from debugger.session import Reply, Session
 
-RUNS = 5
+RUNS = 7
 SCRIPTS = {"connect": (), "info threads": ("info threads",), "all stacks": ("thread apply all bt",)}
 
 
@@ -73,19 +73,19 @@ def measure(guest: Guest, program: str) -> dict[str, dict[str, float]]:
     packets = Packets()
     session(guest, program, (), tasks=False)  # makes the symbols
     spent: dict[str, list[tuple[float, int]]] = {}
-    for _ in range(RUNS):
-        for name, commands in SCRIPTS.items():
-            for tasks in (False, True):
-                before = packets.count
-                seconds = session(guest, program, commands, tasks=tasks)
-                label = f"{name}, {'tasks' if tasks else 'CPUs alone'}"
-                spent.setdefault(label, []).append((seconds, packets.count - before))
+    kinds = [(name, tasks) for name in SCRIPTS for tasks in (False, True)]
+    for number in range(RUNS):
+        for name, tasks in kinds if number % 2 else kinds[::-1]:
+            before = packets.count
+            seconds = session(guest, program, SCRIPTS[name], tasks=tasks)
+            label = f"{name}, {'tasks' if tasks else 'CPUs alone'}"
+            spent.setdefault(label, []).append((seconds, packets.count - before))
     return {
         label: {
             "s": statistics.median(seconds for seconds, _ in rows),
             "packets": statistics.median(count for _, count in rows),
         }
-        for label, rows in spent.items()
+        for label, rows in sorted(spent.items())
     }
 
 
