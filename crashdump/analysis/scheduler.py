@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from crashdump.analysis.report import Block, Facts, Lines, Table
 from crashdump.analysis.subject import Subject
+from introspect import percpu
 from introspect.errors import IntrospectError, NotFound
 from introspect.kernel import Kernel
 from introspect.object import Object
@@ -20,7 +21,7 @@ def runqueues(subject: Subject) -> Iterator[Block]:
     """Each CPU's current task, how many want to run, and which."""
     rows = []
     for cpu in subject.cpus[:MAX_CPUS]:
-        rq = subject.kernel.per_cpu("runqueues", cpu)
+        rq = subject.kernel.per_cpu("runqueues", cpu, "struct rq")
         current = subject.current(cpu)
         waiting = [t for t in subject.tasks if t.state == "R" and t.cpu == cpu and t.pid]
         queued = ", ".join(f"{t.comm} ({t.pid})" for t in waiting if not t.running)
@@ -44,7 +45,8 @@ def rcu(subject: Subject) -> Iterator[Block]:
     state = kernel.object("rcu_state", "struct rcu_state")
     sequence = state.member_("gp_seq").value_()
     running = bool(sequence & RCU_STATE_MASK)
-    rows = [("grace period", f"{sequence >> 2}, {'in progress' if running else 'none waits'}")]
+    number = (sequence - (1 << 64) if sequence >> 63 else sequence) >> 2  # it starts below 0
+    rows = [("grace period", f"{number}, {'in progress' if running else 'none waits'}")]
     if running:
         age = jiffies(kernel) - state.member_("gp_start").value_()
         rows.append(("age", f"{age} jiffies"))
@@ -58,7 +60,7 @@ def rcu(subject: Subject) -> Iterator[Block]:
 
 def _holds_up(kernel: Kernel, cpu: int) -> bool:
     """Whether this CPU's bit is still set in its leaf of the tree (struct rcu_node)."""
-    data = kernel.per_cpu("rcu_data", cpu)
+    data = kernel.per_cpu("rcu_data", cpu, "struct rcu_data")
     leaf = data.member_("mynode")
     return bool(leaf.member_("qsmask").value_() & data.member_("grpmask").value_())
 
@@ -73,7 +75,7 @@ def timers(subject: Subject) -> Iterator[Block]:
     now = jiffies(kernel)
     rows = []
     for cpu in subject.cpus[:MAX_CPUS]:
-        for base in kernel.per_cpu("timer_bases", cpu):
+        for base in _bases(kernel, cpu):
             pending = _optional(base, "timers_pending")
             if pending == 0 or not base.member_("clk").value_():
                 continue
@@ -88,6 +90,16 @@ def timers(subject: Subject) -> Iterator[Block]:
     yield Facts("", (("jiffies", f"{now:#x}"),))
     if rows:
         yield Table("", ("cpu", "next expiry", "", "running"), tuple(rows))
+
+
+def _bases(kernel: Kernel, cpu: int) -> Iterator[Object]:
+    """struct timer_base timer_bases[NR_BASES] of a CPU."""
+    try:
+        yield from kernel.per_cpu("timer_bases", cpu)
+    except NotFound:  # BTF without variables: those two that every kernel with NO_HZ has
+        size = kernel.btf.struct("timer_base").size
+        at = percpu.address(kernel, "timer_bases", cpu)
+        yield from (kernel.object_at("struct timer_base", at + index * size) for index in (0, 1))
 
 
 def _optional(obj: Object, name: str) -> int | None:

@@ -117,7 +117,7 @@ class Subject:
 
     def _find_current(self, cpu: int) -> Task | None:
         try:
-            at = self.kernel.per_cpu("runqueues", cpu).member_("curr").value_()
+            at = self.kernel.per_cpu("runqueues", cpu, "struct rq").member_("curr").value_()
             return self.by_address.get(at) or read_task(self.kernel, at)
         except IntrospectError:
             pass

@@ -41,7 +41,7 @@ def off_cpu(subject: Subject, task: Task) -> float | None:
     try:
         at = kernel.btf.struct("task_struct").offset("sched_info.last_arrival")
         arrived = kernel.u64(task.address + at)
-        clock = kernel.per_cpu("runqueues", task.cpu).member_("clock").value_()
+        clock = kernel.per_cpu("runqueues", task.cpu, "struct rq").member_("clock").value_()
     except IntrospectError:  # CONFIG_SCHED_INFO is not set
         return None
     return (clock - arrived) / 1e9 if 0 < arrived <= clock else None
