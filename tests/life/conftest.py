@@ -50,10 +50,9 @@ class Vnodes:
         pytest.fail(f"no finished incident of vnode {vnode} after {number}: {later}")
 
     def fail(self, vnode: int, *words: str) -> dict[str, Any]:
-        """Injects a fault and gives its incident."""
-        before = self.last_incident(vnode)
-        self.text("inject", str(vnode), *words)
-        return self.incident_after(before, vnode)
+        """Injects a fault and gives its incident, once it is over with its dump."""
+        arguments = ("--wait", "--timeout", str(UNTIL))
+        return dict(self.json("inject", str(vnode), *words, *arguments, timeout=UNTIL + 20)[0])
 
     def wait(self, vnode: int, state: str) -> dict[str, Any]:
         deadline = time.monotonic() + UNTIL

@@ -61,28 +61,30 @@ def test_halt_is_no_crash(vnodes: Vnodes) -> None:
     assert vnodes.status(2)["state"] == "running"
 
 
-def test_panics_in_a_row(vnodes: Vnodes) -> None:
-    for _ in range(3):
-        vnodes.wait(2, "running")
+@pytest.fixture(scope="module")
+def oopsed(vnodes: Vnodes) -> dict[str, Any]:
+    """The incident of an oops."""
+    vnodes.wait(2, "running")
+    return dict(vnodes.fail(2, "oops"))
+
+
+def test_faults_in_a_row(vnodes: Vnodes) -> None:
+    for _ in range(2):
         incident = vnodes.fail(2, "panic")
         assert (incident["reason"], incident["outcome"]) == ("panic", "restarted")
         assert incident["dump"]["state"] == "done"
 
 
-def test_stages_come_in_order(vnodes: Vnodes) -> None:
-    vnodes.wait(2, "running")
-    incident = vnodes.fail(2, "panic")
+def test_stages_come_in_order(oopsed: dict[str, Any]) -> None:
     stages = ["fault", "reported", "seen", "fenced", "captured", "started", "running"]
-    stamps = incident["stamps"]
+    stamps = oopsed["stamps"]
     assert list(stamps) == stages
     assert list(stamps.values()) == sorted(stamps.values())
 
 
-def test_log_of_a_running_and_of_a_dead_vnode(vnodes: Vnodes) -> None:
-    vnodes.wait(2, "running")
+def test_log_of_a_running_and_of_a_dead_vnode(vnodes: Vnodes, oopsed: dict[str, Any]) -> None:
     assert "Linux version 6.1" in vnodes.text("log", "2")
-    incident = vnodes.fail(2, "oops")
-    log = vnodes.text("log", "--incident", str(incident["id"]))
+    log = vnodes.text("log", "--incident", str(oopsed["id"]))
     assert "BUG: kernel NULL pointer dereference" in log
     assert "Kernel panic - not syncing" in log
 
@@ -105,13 +107,11 @@ def test_drgn_on_a_running_vnode_without_debuginfo(vnodes: Vnodes) -> None:
     assert comm == "b'init'"
 
 
-def test_attach_to_a_dead_vnode(vnodes: Vnodes) -> None:
-    vnodes.wait(2, "running")
-    incident = vnodes.fail(2, "panic")
-    arguments = ("--batch", "-ex", "x/s linux_banner", "-ex", "info threads", "-ex", "bt")
-    text = vnodes.text("attach", "--incident", str(incident["id"]), *arguments)
+def test_attach_to_a_dead_vnode(vnodes: Vnodes, oopsed: dict[str, Any]) -> None:
+    arguments = ("--batch", "-ex", "x/s linux_banner", "-ex", "info threads", "-ex", "bt 2")
+    text = vnodes.text("attach", "--incident", str(oopsed["id"]), *arguments)
     assert "Linux version 6.1" in text
-    assert "panic" in text
+    assert "do_oops" in text
 
 
 @pytest.mark.parametrize("cpu", [0, 1])
@@ -158,7 +158,7 @@ def test_killed_daemon_is_replaced_and_adopts(vnodes: Vnodes) -> None:
     assert (after["state"], after["incarnation"]) == ("running", before["incarnation"])
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.05, 0.15, 0.4, 1.0, 2.5])
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.5, 2.0])
 def test_daemon_killed_during_an_incident(vnodes: Vnodes, moment: float) -> None:
     """Whatever it was at, its successor ends it: one incident, one restart, a dump or a reason."""
     before = vnodes.wait(2, "running")
