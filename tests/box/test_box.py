@@ -43,7 +43,7 @@ def test_versions(box: RunningBox) -> None:
     assert "Debian 13.1" in box.check("gdb --version")
     assert box.check("uname -r").strip().startswith("6.1.0-")
     assert box.check("python3 --version").startswith("Python 3.11")
-    box.check("python3 -c 'import click, msgspec, elftools, capstone, pygdbmi, drgn'")
+    box.check("python3 -c 'import capstone, click, drgn, lz4, msgspec, zstandard'")
     box.check("command -v makedumpfile tmux less strace lsmod ps ip")
 
 
