@@ -13,6 +13,7 @@ GLOBALS = {
     "__cpu_online_mask": "struct cpumask",
     "__cpu_possible_mask": "struct cpumask",
     "__cpu_present_mask": "struct cpumask",
+    "__per_cpu_offset": "unsigned long []",
     "boot_command_line": "const char []",
     "boot_cpu_data": "struct cpuinfo_x86",
     "cgrp_dfl_root": "struct cgroup_root",
