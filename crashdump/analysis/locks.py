@@ -7,7 +7,8 @@ the task's own address in it and believed when the list it is on is sound and
 leads to a lock whose owner is a task.  Sources: kernel/locking/mutex.h,
 rwsem.c, rtmutex_common.h (6.1).
 
-Limits: spinlocks have no owner; semaphores and completions neither.
+Limits: spinlocks have no owner; semaphores and completions neither.  Since 7.x a
+lock is on its waiters' list no more: those are not read, and the panel says so.
 """
 
 from __future__ import annotations
@@ -181,6 +182,8 @@ def place(subject: Subject, task: Task) -> str:
 def panel(subject: Subject) -> Iterator[Block]:
     """The locks somebody waits for, their owners, and deadlocks."""
     locks = find_locks(subject)
+    if not locks and subject.kernel.btf.struct("mutex").has("first_waiter"):
+        raise NotFound("the waiters of this kernel's mutexes and rwsems cannot be read (7.x)")
     for ring in rings(locks):
         lines = [
             f"{who(task)} waits in {place(subject, task)} for {lock.kind} {name_of(subject, lock)},"

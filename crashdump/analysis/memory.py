@@ -64,12 +64,14 @@ def _kib(value: int) -> str:
 def _slabs(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
     """Needs CONFIG_SLUB_DEBUG, which every distribution sets: else NotFound."""
     cache, node = kernel.btf.struct("kmem_cache"), kernel.btf.struct("kmem_cache_node")
-    size, objects, nodes = cache.offset("size"), node.offset("total_objects"), cache.offset("node")
-    count = min(cache.member("node").type.strip().length or 1, MAX_NODES)
-    count = _nodes(kernel, count)
+    size, objects = cache.offset("size"), node.offset("total_objects")
+    # since 7.x each node's pointer is the member of a struct
+    array, inner = ("per_node", ".node") if cache.has("per_node") else ("node", "")
+    count = _nodes(kernel, min(cache.member(array).type.strip().length or 1, MAX_NODES))
+    nodes = [cache.offset(f"{array}[{index}]{inner}") for index in range(count)]
     found = []
     for at, name in values.slab_caches(kernel):
-        places = [kernel.u64(at + nodes + 8 * index) for index in range(count)]
+        places = [kernel.u64(at + offset) for offset in nodes]
         total = sum(kernel.u64(place + objects) for place in places if place)
         each = kernel.u32(at + size)
         found.append((total * each // 1024, name, total, each))
