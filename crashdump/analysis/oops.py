@@ -230,7 +230,7 @@ def lines_of(text: str) -> list[Line]:
 
 
 def find_events(lines: Sequence[Line]) -> list[Event]:
-    """The failures in a log, in the order they were reported; at most MAX_EVENTS."""
+    """The failures in a log, in the order they were reported; the first and last MAX_EVENTS / 2."""
     events: list[Event] = []
     for index, line in enumerate(lines[:MAX_LINES]):
         if not _ANY.search(line.text):
@@ -251,8 +251,8 @@ def find_events(lines: Sequence[Line]) -> list[Event]:
         event = Event(rule.kind, rule, match, index, end, line.ts_ns, line.caller)
         event.died = re.search(_DIE, text) is not None
         events.append(event)
-        if len(events) >= MAX_EVENTS:
-            break
+        if len(events) > MAX_EVENTS:
+            del events[MAX_EVENTS // 2]  # the first and the last tell most
     for event in events:
         _read(event, lines)
     return events

@@ -48,7 +48,6 @@ class Subject:
     kmsg: str = ""
     reason: str = ""
     name: str = "vmcore"
-    live: bool = False
     _traces: dict[int, Backtrace] = field(default_factory=dict)
     _current: dict[int, Task | None] = field(default_factory=dict)
 
@@ -197,7 +196,7 @@ class Subject:
         """Index in the failed CPU's trace of the frame that failed; None when not known.
 
         The one interrupted by an exception; for a stall by the interrupt that led to panic(); for
-        a plain panic() its caller; for a CPU that hangs the innermost.
+        a plain panic() its caller; for a CPU that hangs the innermost, but no interrupt's.
         """
         cpu = self.crashed[0]
         if cpu is None:
@@ -209,7 +208,8 @@ class Subject:
             if not frame.registers or is_user(dict(frame.registers)):
                 continue
             exception = index > 0 and names[index - 1].startswith(EXCEPTIONS)
-            if exception or (panic is not None and index > panic):
+            tick = index > 0 and self.reason in STILL_TICKING  # what the tick interrupted
+            if exception or tick or (panic is not None and index > panic):
                 return index
         if panic is not None:
             return panic + 1 if panic + 1 < len(frames) else None
@@ -259,6 +259,7 @@ class Subject:
 
 
 LOGGED = "log"
+STILL_TICKING = frozenset({"softlockup", "hang"})  # incidents in which interrupts still worked
 PANICS = frozenset({"panic", "vpanic", "nmi_panic"})
 
 

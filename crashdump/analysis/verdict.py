@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from crashdump.analysis.oops import Event, Kind, Line, decisive, find_events
@@ -75,13 +76,20 @@ def _by_cpus(subject: Subject) -> Verdict:
         if subject.reason in HANGS:
             return Verdict("hang, no CPU found at work", "", "", True, "guess: registers")
         return Verdict(NOTHING, "", "", subject.evidence is None, "log and registers")
-    off = not subject.registers[cpu]["flags"] & EFLAGS_IF
+    off = not _registers(subject, cpu)["flags"] & EFLAGS_IF
     culprit = _quiet_culprit(subject) if subject.crashed[0] == cpu else _innermost(subject, cpu)
     title = f"hang in {culprit}" if culprit else "hang"
     if off:
         title += " (interrupts off)"
     basis = "registers" if subject.reason in HANGS else "guess: registers"
     return Verdict(normalise(title), culprit, "", subject.reason not in HANGS, basis)
+
+
+def _registers(subject: Subject, cpu: int) -> Mapping[str, int]:
+    """Of the frame that hangs, not of an interrupt that came in there."""
+    at = subject.fault_frame if subject.crashed[0] == cpu else None
+    saved = subject.trace(cpu).frames[at].registers if at is not None else None
+    return saved or subject.registers[cpu]
 
 
 def _suspect(subject: Subject) -> int | None:

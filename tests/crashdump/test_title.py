@@ -103,6 +103,15 @@ def test_of_tasks_that_hang_the_first_one_told_counts() -> None:
     assert event is not None and event.title == SAMPLES["hung"].title
 
 
+def test_a_panic_after_very_many_warnings_is_found() -> None:
+    warning = SAMPLES["warning-panic"].text.replace("Kernel panic", "no panic")
+    text = warning * 2000 + SAMPLES["sysrq"].text
+    events = find_events(lines_of(text))
+    assert len(events) == oops.MAX_EVENTS
+    event = decisive(events)
+    assert event is not None and event.title == SAMPLES["sysrq"].title
+
+
 def test_a_quiet_log_has_no_event() -> None:
     text = "Linux version 6.1\nRAMDISK: gzip image found\nwidget: no problem here\n"
     assert find_events(lines_of(text)) == [] and decisive([]) is None
