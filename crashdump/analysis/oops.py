@@ -219,9 +219,9 @@ TEXT_LINE = re.compile(r"^(?:<\d+>)?(?:\[ *(\d{1,10})\.(\d{6})\](?:\[ *([TC]\d+)
 
 
 def lines_of(text: str) -> list[Line]:
-    """Lines of a log as dmesg or a console prints it."""
+    """The last MAX_LINES lines of a log as dmesg or a console prints it."""
     found = []
-    for raw in text.splitlines()[:MAX_LINES]:
+    for raw in text.splitlines()[-MAX_LINES:]:
         match = TEXT_LINE.match(raw[:MAX_LINE])
         if match:
             ts = int(match[1]) * 10**9 + int(match[2]) * 1000 if match[1] else 0

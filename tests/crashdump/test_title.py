@@ -105,7 +105,7 @@ def test_of_tasks_that_hang_the_first_one_told_counts() -> None:
 
 def test_a_panic_after_very_many_warnings_is_found() -> None:
     warning = SAMPLES["warning-panic"].text.replace("Kernel panic", "no panic")
-    text = warning * 2000 + SAMPLES["sysrq"].text
+    text = warning * 4000 + SAMPLES["sysrq"].text
     events = find_events(lines_of(text))
     assert len(events) == oops.MAX_EVENTS
     event = decisive(events)
