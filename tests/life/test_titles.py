@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.box, pytest.mark.timeout(900)]
 
 TITLES = {
     "oops": "BUG: unable to handle kernel NULL pointer dereference in do_oops",
+    "softlockup": "hang in do_softlockup",
     "irqhang": "hang in do_irqhang (interrupts off)",
 }
 UNTIL = 180.0  # s; the analysis runs at idle priority in an emulated machine
