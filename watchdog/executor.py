@@ -177,6 +177,9 @@ class Executor:
         crash = unit.bridge.crash()
         if crash is None or not crash.reason:
             return None
+        started = unit.watched.boot.started if unit.watched is not None else fault.seen_tsc
+        if started <= crash.tsc <= fault.seen_tsc:  # the record may have been seen before its time
+            unit.stamps["fault"] = crash.tsc
         return replace(fault, reason=crash.reason.name.lower(), cpu=crash.cpu)
 
     async def open_incident(self, unit: Unit, action: actions.Action) -> events.Event | None:

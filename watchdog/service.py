@@ -23,7 +23,7 @@ from watchdog.config import Config
 from watchdog.detector import OwnPace
 from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
 from watchdog.executor import Executor
-from watchdog.states import LIVE, State
+from watchdog.states import LIVE, RECORDED, State
 from watchdog.supervisor import Vnode, step
 from watchdog.unit import Unit
 from watchdog.watch import look
@@ -165,6 +165,13 @@ class Service:
             unit = self.units.get(event.vnode)
             if unit is not None:
                 self._look(unit, self.machine.tsc(), event.tsc)
+                self._late_report(unit, event.tsc)
+
+    def _late_report(self, unit: Unit, rung: int) -> None:
+        """A tick may find a crash record in memory just before its portal rings."""
+        fault = unit.vnode.fault
+        if fault is not None and fault.reason in RECORDED:
+            unit.stamps.setdefault("reported", rung)
 
     def _look(self, unit: Unit, now: int, rung: int) -> None:
         event = look(unit, now, rung)
