@@ -124,7 +124,13 @@ def test_panic_on_either_cpu_of_a_pair(vnodes: Vnodes, cpu: int) -> None:
     assert (incident["reason"], incident["cpu"]) == ("panic", cpu)
     assert f"CPU {cpu}" in incident["message"]
     text = vnodes.text(
-        "attach", "--incident", str(incident["id"]), "--batch", "-ex", "thread apply all p $pc"
+        "attach",
+        "--no-tasks",
+        "--incident",
+        str(incident["id"]),
+        "--batch",
+        "-ex",
+        "thread apply all p $pc",
     )
     pcs = re.findall(r"^\$\d = .*(0xffffffff\w{8})", text, re.MULTILINE)
     assert len(set(pcs)) == 2, text  # registers of both CPUs
