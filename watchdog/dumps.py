@@ -63,7 +63,7 @@ class Dumps:
             return step(store, entry.number, view, region, slot, vmcoreinfo_pa=note)
 
         try:
-            done = await self.ledger.call(work)
+            await self.ledger.call(work)
         except BaseException:
             if spare is not None:
                 self.placement.pool.free_region(spare)
@@ -71,10 +71,8 @@ class Dumps:
         entry.captured = True
         if spare is not None:
             self.placement.hold(entry.number, unit, spare)
-        if done.dump.state in (DumpState.SKIPPED, DumpState.FAILED):
-            log.write("warning", "no-dump", id=entry.number, what=done.dump.reason)
-        else:
-            self.due.setdefault(unit.id, []).append(entry.number)
+        # Also where no dump could be had: the worker explains the crash from its log then.
+        self.due.setdefault(unit.id, []).append(entry.number)
         return plan.name
 
     def write_due(self, vnode: int) -> None:
