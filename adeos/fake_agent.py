@@ -60,8 +60,8 @@ class FakeVnode:
             console=1,
             release=self.RELEASE,
         )
-        self.view[abi.VN_BR_VNODE : abi.VN_BR_VNODE + abi.VNODE_SIDE.size] = (
-            abi.VNODE_SIDE.pack(side)
+        self.view[abi.VN_BR_VNODE : abi.VN_BR_VNODE + abi.VNODE_SIDE.size] = abi.VNODE_SIDE.pack(
+            side
         )
         self._say("abi", abi.VN_ABI_VERSION)
         self._ring()
@@ -157,9 +157,7 @@ class FakeVnode:
         head, tail = (abi.RING.get(self.view, at, name) for name in ("head", "tail"))
         abi.RING.put(self.view, at, "tail", head)
         start = at + abi.RING.size
-        return bytes(
-            self.view[start + (tail + n) % size] for n in range(head - tail & 0xFFFFFFFF)
-        )
+        return bytes(self.view[start + (tail + n) % size] for n in range(head - tail & 0xFFFFFFFF))
 
     def on_ipi(self, vector: int) -> None:
         """The root rang: take the command."""

@@ -39,8 +39,8 @@ HIGH_POOL = Range(0x140000000, GIB)  # from 4 GiB on a machine has a GiB to give
 SLOTS = Range(0x10000, 5 * 0x10000)  # start-up code of the vnodes' CPUs: 64 KiB each
 
 
-# An emulated CPU stands still for as long as the host has no time for it, and nothing in the box can
-# tell that from a hang: limits that a host with all CPUs busy keeps.
+# An emulated CPU stands still for as long as the host has no time for it, and nothing in the box
+# can tell that from a hang: limits that a host with all CPUs busy keeps.
 WATCH = """[vnode.watch]
 irq = { period_ms = 10, limit_ms = 500 }
 sched = { period_ms = 20, limit_ms = 2000 }

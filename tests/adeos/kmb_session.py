@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs in a root vnode, for test_kmb.py: a vnode's life through KmbMachine, told as JSON.
 
-    python3 kmb_session.py KERNEL INITRD CPU[,CPU...]
+python3 kmb_session.py KERNEL INITRD CPU[,CPU...]
 """
 
 import json

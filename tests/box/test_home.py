@@ -56,7 +56,7 @@ def test_a_live_process_is_a_box(sleeper: subprocess.Popen[bytes]) -> None:
         machine.up(machine.Options(), print)
     assert caught.value.exit_code == 6
     sleeper.kill()
-    process.wait_gone(process.Identity(sleeper.pid, 0), 5)
+    sleeper.wait()
     assert machine.status().state is home.State.DEAD
 
 
