@@ -4,7 +4,7 @@
     .venv/bin/python -m bench.tasks [--sleepers 240] [--gdb gdb] [--json]
 
 A stock kernel in QEMU with `sleepers` more processes; each figure is the median
-of five runs of the real gdb, symbols from a warm cache.
+of seven runs of the real gdb, symbols from a warm cache.
 """
 
 import argparse
