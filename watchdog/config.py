@@ -184,7 +184,7 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
         raise ConfigError(path, [Mistake(int(at[1]) if at else None, "", what)]) from None
     reader = Reader(toml_lines.key_lines(text))
     config = read_table(reader, Config, table, (), None)
-    _check_machine(reader, config.machine)
+    _check_machine(reader, config.machine, path.parent)
     _check_watch(reader, config.watch)
     for index, vnode in enumerate(config.vnode):
         _check_vnode(reader, vnode, ("vnode", index), config.machine)
@@ -218,7 +218,11 @@ def _absolute(config: Config, directory: Path) -> Config:
         )
         for vnode in config.vnode
     )
-    return msgspec.structs.replace(config, vnode=vnodes)
+    machine = config.machine
+    if machine.module:
+        module = str((directory / machine.module).absolute())
+        machine = msgspec.structs.replace(machine, module=module)
+    return msgspec.structs.replace(config, machine=machine, vnode=vnodes)
 
 
 def _once(mistakes: Iterable[Mistake]) -> list[Mistake]:
@@ -234,7 +238,7 @@ def _number(reader: Reader, path: toml_lines.Path, value: int, low: int, high: i
         reader.mistake(path, f"{value} is out of range", f"give {low}..{high}")
 
 
-def _check_machine(reader: Reader, machine: MachineConfig) -> None:
+def _check_machine(reader: Reader, machine: MachineConfig, directory: Path) -> None:
     texts: list[tuple[toml_lines.Path, str]] = [
         (("machine", "memory"), text) for text in machine.memory
     ]
@@ -257,8 +261,9 @@ def _check_machine(reader: Reader, machine: MachineConfig) -> None:
             what = f'"{text}" is not within 0x10000..0x100000'
             reader.mistake(path, what, "low slots live there")
     _check_cpus(reader, ("machine", "cpus"), machine.cpus)
-    if machine.module and not Path(machine.module).is_file():
-        reader.mistake(("machine", "module"), f"no file {machine.module}", "build it: script/build")
+    module = directory / machine.module
+    if machine.module and not module.is_file():
+        reader.mistake(("machine", "module"), f"no file {module}", "build it: script/modules")
 
 
 def _check_cpus(reader: Reader, path: toml_lines.Path, cpus: tuple[int, ...]) -> None:

@@ -75,6 +75,14 @@ def test_a_good_config(place: Path) -> None:
     assert found.find("x") is None
 
 
+def test_the_module_is_relative_to_the_config(place: Path) -> None:
+    text = GOOD.replace("cpus = [1, 2, 3]", 'cpus = [1, 2, 3]\nmodule = "kmb.ko"', 1)
+    (missing,) = mistakes(text, place)
+    assert "machine.module" in missing and missing.endswith("build it: script/modules")
+    (place.parent / "kmb.ko").write_bytes(b"x")
+    assert config.parse(text, place).machine.module == str(place.parent / "kmb.ko")
+
+
 # What is replaced in GOOD, by what, and the line and words that must come of it.
 MISTAKES = [
     ("period_ms = 5", "perod_ms = 5", "f:7: watch.perod_ms: unknown key; did you mean", None),
