@@ -74,6 +74,7 @@ def python_packages(progress: cache.Progress) -> Path:
     name = f"python-{cache.digest(RECIPE, PYTHON, *wanted, *SQUASH)}.squashfs"
 
     def build(scratch: Path) -> Path:
+        check_python()
         progress(f"Python packages for the box: fetching {len(wanted)} wheels and what they need")
         target = scratch / "tree/usr/local/lib" / f"python{PYTHON}" / "dist-packages"
         argv: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet"]

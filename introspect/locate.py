@@ -24,7 +24,6 @@ GIB = 1 << 30
 ALIGN = 2 << 20
 MAX_IMAGE = 128 << 20
 IMAGE_CHUNK = 16 << 20
-MAX_ROOTS = 64
 
 # The direct map lies between the guard hole and vmalloc (Documentation/arch/x86/x86_64/mm.rst),
 # wherever CONFIG_RANDOMIZE_MEMORY puts it; kernel text and EFI are the last.

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from crashdump.errors import CrashdumpError
-from crashdump.incident import PENDING, DumpState, Incident, IncidentState, Witness
+from crashdump.incident import DumpState, Incident, IncidentState, Witness
 from crashdump.stages import Stage, since_fault
 from crashdump.store import IncidentStore
 from watchdog import log
@@ -134,10 +134,6 @@ class Ledger:
     async def unfinished(self) -> list[Incident]:
         """Incidents that an earlier daemon left open."""
         return await self.call(lambda store: store.list(state=IncidentState.OPEN))
-
-    async def pending_dumps(self) -> list[Incident]:
-        """Incidents whose dump is still to be written."""
-        return await self.call(lambda store: store.list(dumps=frozenset(PENDING)))
 
     async def recorded(self, vnode: int, incarnation: int, since: float) -> bool:
         """Whether an incident of this incarnation, opened after `since`, exists."""

@@ -119,7 +119,7 @@ class Service:
 
     def publish(self, unit: Unit) -> None:
         """Write the vnode's entry in the root bridge."""
-        status.publish(self.root, unit, self.tsc_khz)
+        status.publish(self.root, unit)
 
     def witnesses(self, unit: Unit) -> tuple[Witness, ...]:
         """Beats of the other live vnodes: the sum over their CPUs and layers."""

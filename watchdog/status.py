@@ -34,7 +34,7 @@ def take_over(bridge: RootBridge, now: int, tsc_khz: int, period_us: int) -> int
     return bridge.init(head, keep=True)
 
 
-def publish(bridge: RootBridge, unit: Unit, tsc_khz: int) -> None:
+def publish(bridge: RootBridge, unit: Unit) -> None:
     """Write a vnode's entry."""
     vnode, config, binding = unit.vnode, unit.config, unit.binding
     layers = (config.watch.irq, config.watch.sched, config.watch.user)
