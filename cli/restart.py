@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """restart: parks vnodes and starts them anew; no incident, not charged to the budget."""
 
-import click
-
 from adeos import abi
 from cli.control import UP, Order, carry_out, place
 from cli.session import Session
-from cli.verb import dry_run_option, timeout_option, verb, vnodes_argument, wait_option
+from cli.verb import (
+    dry_run_option,
+    force_option,
+    timeout_option,
+    verb,
+    vnodes_argument,
+    wait_option,
+)
 
 
 def plan(status: abi.Status) -> str:
@@ -29,7 +34,7 @@ ORDER = Order("restart", goal=UP, fresh=True, plan=plan)
 @wait_option
 @timeout_option
 @dry_run_option
-@click.option("--force", is_flag=True, help="Out of quarantine too, with a fresh budget.")
+@force_option
 def command(
     session: Session,
     vnodes: tuple[str, ...],

@@ -217,3 +217,6 @@ timeout_option = click.option(
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print what would be done, and do nothing."
 )
+force_option = click.option(
+    "--force", is_flag=True, help="Out of quarantine too, with a fresh budget."
+)
