@@ -109,14 +109,18 @@ def load_debuginfo(session: Session, prog: Any, kernel: Kernel) -> None:
 
 def run(source: str, name: str, prog: Any) -> None:
     """Execute Python with the names of drgn's prompt; its failure is one line."""
+    from drgn import set_default_prog
     from drgn.cli import default_globals
 
+    set_default_prog(prog)  # helpers called without a program take this one
     try:
         exec(compile(source, name, "exec"), default_globals(prog))
     except (SystemExit, KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:  # the user's code may raise anything
         raise CliError(f"{name}: {type(error).__name__}: {error}") from None
+    finally:
+        set_default_prog(None)
 
 
 def interact(session: Session, prog: Any) -> None:
