@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from bench import stock
 from debugger.target import Change, Identity, KernelTarget, Liveness
 from introspect.kernel import Kernel
 from introspect.memory import BufferMemory, map_file
@@ -42,20 +43,19 @@ def missing() -> str:
     if not shutil.which("qemu-system-x86_64"):
         return "qemu-system-x86_64 is not installed"
     if not _kernels():
-        return "no cloud kernel in /boot: apt install linux-image-cloud-amd64"
+        return "no cloud kernel at hand: apt install linux-image-cloud-amd64"
     if not Path("/bin/busybox").exists():
         return "busybox-static is not installed"
     return ""
 
 
 def _kernels() -> list[Path]:
-    return sorted(Path("/boot").glob("vmlinuz-*-cloud-amd64"))
+    return stock.kernels("cloud-")
 
 
 def _module(name: str) -> bytes:
     """A module of the guest's kernel; b"" when its package has none."""
-    release = _kernels()[-1].name.removeprefix("vmlinuz-")
-    found = list(Path(f"/lib/modules/{release}").rglob(f"{name}.ko"))
+    found = list(stock.modules(_kernels()[-1]).rglob(f"{name}.ko"))
     return found[0].read_bytes() if found else b""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import stock
 from crashdump.facts import Segment
 from crashdump.notes import CpuState
 
@@ -47,8 +48,8 @@ class Guest:
 
 
 def kernels() -> list[Path]:
-    """The distribution kernels installed here."""
-    return sorted(Path("/boot").glob("vmlinuz-*-amd64"))
+    """The distribution kernels at hand."""
+    return stock.kernels()
 
 
 def initramfs() -> bytes:

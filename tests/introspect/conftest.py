@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import stock
 from introspect.kernel import Kernel
 from introspect.memory import open_image
 from tests.introspect.guest import BUSYBOX, Guest, boot
@@ -22,8 +23,8 @@ def introspect_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def stock_kernel() -> tuple[Path, Path]:
-    """(image, modules directory) of the newest Debian kernel installed here, else a skip."""
-    images = sorted(Path("/boot").glob("vmlinuz-*amd64"))
+    """(image, modules directory) of the newest cloud kernel at hand, else a skip."""
+    images = stock.kernels("cloud-")
     missing = [
         what
         for what, there in (
@@ -36,8 +37,7 @@ def stock_kernel() -> tuple[Path, Path]:
     ]
     if missing:
         pytest.skip("needs " + ", ".join(missing))
-    release = images[-1].name.removeprefix("vmlinuz-")
-    return images[-1], Path("/lib/modules") / release
+    return images[-1], stock.modules(images[-1])
 
 
 @pytest.fixture(scope="session")
