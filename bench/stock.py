@@ -18,6 +18,11 @@ def kernels(flavour: str = "") -> list[Path]:
     )
 
 
+def headers(kernel: Path) -> Path:
+    """Where script/modules has apt put the headers of a kernel."""
+    return Path("/usr/src") / f"linux-headers-{kernel.name.removeprefix('vmlinuz-')}"
+
+
 def modules(kernel: Path) -> Path:
     """The directory of a kernel's modules."""
     return kernel.parents[1] / "lib/modules" / kernel.name.removeprefix("vmlinuz-")

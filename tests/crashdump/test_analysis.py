@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import stock
 from crashdump import capture, export, vmcore
 from crashdump.analysis import html, redact
 from crashdump.analysis.report import Facts, Lines, Report, Stack, State, Table, decode
@@ -35,8 +36,7 @@ ALL_OK = {"reason", "backtrace", "cpus", "locks", "hung", "log", "runqueues", "r
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    _, modules = stock_kernel()
-    headers = modules / "build"
+    headers = stock.headers(stock_kernel()[0])
     if not (headers / "Makefile").exists():
         pytest.skip(f"needs {headers} (package linux-headers-cloud-amd64)")
     return build(tmp_path_factory.mktemp("crasher"), headers)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import stock
 from introspect import disasm
 from introspect.btf import Btf, Kind
 from introspect.elfcore import ElfMemory
@@ -148,7 +149,7 @@ def test_a_running_task_without_registers_is_a_guess(guest_kernel: Kernel) -> No
 @pytest.fixture(scope="session")
 def crasher(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The module of crasher/, built for the stock kernel."""
-    headers = stock_kernel()[1] / "build"
+    headers = stock.headers(stock_kernel()[0])
     if not (headers / "Makefile").exists():
         pytest.skip(f"needs {headers} (package linux-headers-cloud-amd64)")
     directory = tmp_path_factory.mktemp("crasher")
