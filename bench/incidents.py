@@ -17,12 +17,10 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("vnode-debug"))
-PENDING = ("held", "copying", "copied", "writing")
 UNTIL = 120.0  # s, for one incident
 
 
@@ -32,24 +30,9 @@ def verb(*words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def last(vnode: str) -> dict[str, Any]:
-    """The newest incident of a vnode; {} when there is none."""
-    found = verb("incidents", "--vnode", vnode, "-r", "-n", "1")
-    return dict(found[0]) if found else {}
-
-
 def fail(vnode: str, fault: str) -> dict[str, Any]:
     """Injects a fault and waits until the vnode runs again and its dump is written."""
-    before = last(vnode).get("id", 0)
-    verb("inject", vnode, fault)
-    end = time.monotonic() + UNTIL
-    while time.monotonic() < end:
-        time.sleep(0.5)
-        now = last(vnode)
-        over = now.get("id", 0) > before and now["state"] != "open"
-        if over and now["dump"]["state"] not in PENDING:
-            return now
-    sys.exit(f"incidents: {fault} of vnode {vnode} is not over after {UNTIL:g} s")
+    return dict(verb("inject", vnode, fault, "--wait", "--timeout", f"{UNTIL:g}")[0])
 
 
 def steps(incident: dict[str, Any]) -> dict[str, float]:

@@ -9,7 +9,6 @@ debuginfo but those of introspect.object.GLOBALS.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import click
 from cli import attach, output
 from cli.errors import CliError, NotFound
 from cli.session import Session
-from cli.verb import INCIDENT, Place, verb
+from cli.verb import INCIDENT, verb
 
 if TYPE_CHECKING:
     from introspect.kernel import Kernel
@@ -26,14 +25,9 @@ if TYPE_CHECKING:
 DEBUGINFO = "/usr/lib/debug/boot/vmlinux-{}"
 
 
-def place(given: Mapping[str, Any]) -> Place:
-    """As attach; a script is read where the memory is."""
-    return attach.place(given)
-
-
 @verb(
     "drgn",
-    place=place,
+    place=attach.place,
     json=False,
     context_settings={"allow_interspersed_args": False},
     examples=[
