@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import stock
+from box.cpio import Archive
 from crashdump.facts import Segment
 from crashdump.notes import CpuState
 
@@ -55,15 +56,12 @@ def kernels() -> list[Path]:
 def initramfs() -> bytes:
     """busybox and an init, as a cpio archive (newc)."""
     busybox = next(p for p in map(Path, ("/bin/busybox", "/usr/bin/busybox")) if p.exists())
-    entries = [(name, 0o40755, b"") for name in ("bin", "proc", "dev")]
-    entries += [("bin/busybox", 0o100755, busybox.read_bytes()), ("init", 0o100755, INIT)]
-    entries.append(("TRAILER!!!", 0, b""))
-    parts = []
-    for number, (name, mode, data) in enumerate(entries):
-        words = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-        head = b"070701" + b"".join(b"%08x" % word for word in words) + name.encode() + b"\0"
-        parts.append(head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4))
-    return b"".join(parts)
+    archive = Archive()
+    for name in ("proc", "dev"):
+        archive.directory(name)
+    archive.file("bin/busybox", busybox.read_bytes(), 0o755)
+    archive.file("init", INIT, 0o755)
+    return archive.finish()
 
 
 def panic(kernel: Path, directory: Path, *, kaslr: bool, cpus: int = 2) -> Guest:
