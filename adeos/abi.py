@@ -42,6 +42,7 @@ VN_BR_CRASH_REGS: Final = 0x04000
 VN_BR_SAMPLES: Final = 0x06000
 VN_BR_DEBUG: Final = 0x08000
 VN_BR_DEBUG_REGS: Final = 0x09000
+VN_BR_CONTROL: Final = 0x0B000
 VN_BR_CONSOLE_OUT: Final = 0x0C000
 VN_BR_CONSOLE_IN: Final = 0x1E000
 VN_BR_KMSG: Final = 0x20000
@@ -63,9 +64,12 @@ VN_CRASH_DONE: Final = 2
 
 VN_DBG_RUN: Final = 0
 VN_DBG_PARK: Final = 1
-VN_DBG_SAVE: Final = 2
+VN_DBG_F_REGS: Final = 1 << 0
+VN_DBG_F_STEP: Final = 1 << 1
+VN_DBG_F_HW: Final = 1 << 2
 VN_DBG_RUNNING: Final = 0
 VN_DBG_PARKED: Final = 1
+VN_MAX_BREAKPOINTS: Final = 128
 
 VN_ROOT_MAGIC: Final = 0x544F4F5244564E56
 VN_ROOT_SIZE: Final = 0x200000
@@ -77,6 +81,8 @@ KMB_CPU_IDLE: Final = 0
 KMB_CPU_PARKED: Final = 1
 KMB_CPU_STARTED: Final = 2
 KMB_CPU_LOST: Final = 3
+KMB_LEASE_MAX_MS: Final = 60000
+KMB_POKE_MAX: Final = 0x10000
 
 VN_LAYERS: Final = 3
 
@@ -108,6 +114,15 @@ class Reason(IntEnum):
     PANIC = 1
     OOPS = 2
     MCE = 3
+
+
+class Cause(IntEnum):
+    """enum vn_cause: why a CPU parked for the debugger."""
+
+    NONE = 0
+    ASKED = 1
+    BREAK = 2
+    DEBUG = 3
 
 
 class Cmd(IntEnum):
@@ -154,6 +169,7 @@ ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_layer": ("VN_LAYER_", Layer),
     "vn_state": ("VN_S_", State),
     "vn_reason": ("VN_R_", Reason),
+    "vn_cause": ("VN_C_", Cause),
     "vn_cmd": ("VN_CMD_", Cmd),
     "vn_inject": ("VN_I_", Inject),
     "vn_status_state": ("VN_ST_", StatusState),
@@ -308,10 +324,32 @@ class Debug(NamedTuple):
     nmi: U32
     request: U32
     seq: U32
+    save_seq: U32
+    flags: U32
     reserved0: U32
+    dr: Annotated[tuple[int, ...], "4Q"]
+    dr7: U64
     state: U32
     done: U32
-    reserved: Annotated[tuple[int, ...], "58I"] = (0,) * 58
+    saved: U32
+    cause: Annotated[Cause, "I"]
+    stops: U32
+    watches: U32
+    dr6: U64
+    stop_tsc: U64
+    reserved: Annotated[tuple[int, ...], "19Q"] = (0,) * 19
+
+
+class Control(NamedTuple):
+    """struct vn_control: a debugger's hold on the vnode."""
+
+    until_tsc: U64
+    nbreaks: U32
+    reserved: U32
+    entry_start: U64
+    entry_end: U64
+    die_chain: U64
+    breakpoint: Annotated[tuple[int, ...], "128Q"]
 
 
 class Ring(NamedTuple):
@@ -413,6 +451,9 @@ class KmbBind(NamedTuple):
     started: U32 = 0
     rings: U32 = 0
     start_tsc: U64 = 0
+    holder: U32 = 0
+    reserved: U32 = 0
+    held_until: U64 = 0
 
 
 class KmbStart(NamedTuple):
@@ -445,6 +486,37 @@ class KmbIpi(NamedTuple):
     reserved: U32 = 0
 
 
+class KmbControl(NamedTuple):
+    """struct kmb_control: KMB_CONTROL."""
+
+    vnode: U32
+    lease_ms: U32
+    holder: U32 = 0
+    reserved: U32 = 0
+    until_tsc: U64 = 0
+    entry_start: U64 = 0
+    entry_end: U64 = 0
+    die_chain: U64 = 0
+
+
+class KmbPoke(NamedTuple):
+    """struct kmb_poke: KMB_POKE; `data` is an address in this process."""
+
+    vnode: U32
+    size: U32
+    pa: U64
+    data: U64
+
+
+class KmbBreak(NamedTuple):
+    """struct kmb_break: KMB_BREAK."""
+
+    vnode: U32
+    set: U32
+    va: U64
+    pa: U64
+
+
 class KmbEvent(NamedTuple):
     """struct kmb_event: what read() of /dev/kmb gives."""
 
@@ -470,6 +542,7 @@ BEAT: Final = Layout("vn_beat", Beat)
 FRAME: Final = Layout("vn_frame", Frame)
 CRASH: Final = Layout("vn_crash", Crash)
 DEBUG: Final = Layout("vn_debug", Debug)
+CONTROL: Final = Layout("vn_control", Control)
 RING: Final = Layout("vn_ring", Ring)
 ROOT_HEAD: Final = Layout("vn_root_head", RootHead)
 STATUS: Final = Layout("vn_status", Status)
@@ -481,6 +554,9 @@ START: Final = Layout("kmb_start", KmbStart)
 PARK: Final = Layout("kmb_park", KmbPark)
 IPI: Final = Layout("kmb_ipi", KmbIpi)
 RANGE: Final = Layout("kmb_range", Range)
+KMB_HOLD: Final = Layout("kmb_control", KmbControl)
+POKE: Final = Layout("kmb_poke", KmbPoke)
+BREAK: Final = Layout("kmb_break", KmbBreak)
 EVENT: Final = Layout("kmb_event", KmbEvent)
 SELF: Final = Layout("vn_self", Self)
 
@@ -508,5 +584,8 @@ KMB_PARK: Final = _ioc(_READ | _WRITE, 8, PARK.size)
 KMB_NMI: Final = _ioc(_WRITE, 9, IPI.size)
 KMB_IPI: Final = _ioc(_WRITE, 10, IPI.size)
 KMB_CLEAR: Final = _ioc(_WRITE, 11, RANGE.size)
+KMB_CONTROL: Final = _ioc(_READ | _WRITE, 12, KMB_HOLD.size)
+KMB_POKE: Final = _ioc(_WRITE, 13, POKE.size)
+KMB_BREAK: Final = _ioc(_WRITE, 14, BREAK.size)
 VNODE_SELF: Final = _ioc(_READ, 32, SELF.size)
 VNODE_BEAT: Final = _ioc(_NONE, 33, 0)

@@ -155,9 +155,14 @@ class Bridge:
 
     def debug(self, cpu: int) -> abi.Debug:
         """The debug mailbox of a CPU."""
-        mailbox: abi.Debug = abi.DEBUG.unpack(self.view, _mailbox(cpu))
+        mailbox: abi.Debug = _unpack(abi.DEBUG, self.view, mailbox_at(cpu))
         _check(mailbox.state <= abi.VN_DBG_PARKED, "vn_debug.state", mailbox.state)
         return mailbox
+
+    def control(self) -> abi.Control:
+        """A debugger's hold on the vnode, as its agent sees it."""
+        control: abi.Control = abi.CONTROL.unpack(self.view, abi.VN_BR_CONTROL)
+        return control
 
     def console_reader(self) -> "ConsoleReader":
         """A reader of the vnode's console output with a position of its own."""
@@ -196,12 +201,14 @@ class Bridge:
         side = self.vnode_side()
         return side.cmd_result if side is not None and side.cmd_done == number else None
 
-    def debug_request(self, cpu: int, request: int) -> int:
-        """Posts VN_DBG_*; the caller then sends the NMI (Machine.nmi).  The request's number."""
-        at = _mailbox(cpu)
-        number = abi.DEBUG.get(self.view, at, "seq") + 1 & _MASK32
-        abi.DEBUG.put(self.view, at, "request", request)
-        abi.DEBUG.put(self.view, at, "seq", number)
+    def ask_registers(self, cpu: int) -> int:
+        """Asks a CPU to save its registers; the caller then sends the NMI (Machine.nmi).
+
+        The request's number: Debug.saved once it is done.
+        """
+        at = mailbox_at(cpu)
+        number = abi.DEBUG.get(self.view, at, "save_seq") + 1 & _MASK32
+        abi.DEBUG.put(self.view, at, "save_seq", number)
         abi.DEBUG.put(self.view, at, "nmi", 1)
         return int(number)
 
@@ -233,7 +240,8 @@ def _cpu(cpu: int) -> int:
     return cpu
 
 
-def _mailbox(cpu: int) -> int:
+def mailbox_at(cpu: int) -> int:
+    """Offset of a CPU's debug mailbox in the bridge."""
     return abi.VN_BR_DEBUG + _cpu(cpu) * abi.DEBUG.size
 
 

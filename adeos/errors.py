@@ -5,6 +5,7 @@ AdeosError
   MachineMissing   no /dev/kmb, or it lacks what was asked for
     PlacementError   memory or CPUs that are absent, taken or do not fit together
   OwnerError       this process does not own the machine, or another one does
+  HeldError        a debugger controls the vnode, or no longer does
   ParkedError      an interrupt for a CPU that is parked
   FenceError       a CPU did not confirm that it is parked
   PoolExhausted    no room left in the memory given to vnodes
@@ -38,6 +39,12 @@ class PlacementError(MachineMissing):
 
 class OwnerError(AdeosError):
     """The device has another owner, or this process is only an observer."""
+
+    exit_code = 6
+
+
+class HeldError(AdeosError):
+    """Control of a vnode is had by another process, or not had any more."""
 
     exit_code = 6
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from adeos import abi
 from adeos.abi import KmbCpu, Range, RootInfo
-from adeos.errors import FenceError, OwnerError, ParkedError, PlacementError
+from adeos.errors import FenceError, HeldError, OwnerError, ParkedError, PlacementError
 from adeos.fake_agent import FakeVnode
-from adeos.machine import Binding, Event
+from adeos.machine import NO_FACTS, Binding, Event, KernelFacts
 
 __all__ = ["TSC_KHZ", "FakeMachine", "FakeVnode"]
 
@@ -53,12 +53,16 @@ class FakeMachine:
         self._bound: dict[int, Binding] = {}
         self._rings: dict[int, Event] = {}
         self._claimed = False
+        self._held: dict[int, int] = {}
+        self._broken: dict[int, dict[int, tuple[int, int]]] = {}
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.vnodes: dict[int, FakeVnode] = {}
         self.unparkable: set[int] = set()
         """CPUs that will not confirm a parking."""
         self.foreign_owner = 0
         """When not 0, the pid of a process that owns the machine, so that claim() fails."""
+        self.foreign_holder = 0
+        """When not 0, the pid of a process that controls the vnodes, so that control() fails."""
 
     def info(self) -> RootInfo:
         return RootInfo(
@@ -140,7 +144,11 @@ class FakeMachine:
         self.vnodes.pop(vnode, None)
 
     def query(self, vnode: int) -> Binding | None:
-        return self._bound.get(vnode)
+        binding = self._bound.get(vnode)
+        until = self._held.get(vnode, 0)
+        if binding is None or until <= self.tsc():
+            return binding
+        return binding._replace(holder=os.getpid(), held_until=until)
 
     def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
         self._owned()
@@ -166,16 +174,75 @@ class FakeMachine:
             self._cpus[cpu] = self._cpus[cpu]._replace(state=state)
         if lost:
             raise FenceError(f"vnode {vnode}: CPU {min(lost)} not parked within {timeout_ms} ms")
+        self._end_control(vnode)
         self._bound[vnode] = binding._replace(started=0)
         if vnode in self.vnodes:
             self.vnodes[vnode].alive = False
         return self.tsc()
 
     def nmi(self, vnode: int, cpu: int) -> None:
-        self._owned()
+        if vnode not in self._held:
+            self._owned()
         self._index(vnode, cpu)
         if vnode in self.vnodes:
             self.vnodes[vnode].on_nmi(cpu)
+
+    def control(self, vnode: int, lease_ms: int, facts: KernelFacts = NO_FACTS) -> int:
+        if not self._binding(vnode).started:
+            raise ParkedError(f"vnode {vnode}: its CPUs are parked")
+        if self.foreign_holder:
+            raise HeldError(f"vnode {vnode}: process {self.foreign_holder} controls it")
+        until = self._held[vnode] = self.tsc() + lease_ms * TSC_KHZ
+        self._broken.setdefault(vnode, {})
+        self._publish_control(vnode)
+        return until
+
+    def release(self, vnode: int) -> None:
+        self._end_control(vnode)
+        if vnode in self.vnodes:
+            self.vnodes[vnode].let_run()
+
+    def poke(self, vnode: int, base: int, data: bytes) -> None:
+        binding = self._controlled(vnode)
+        wanted = Range(base, len(data))
+        if not (binding.region.contains(wanted) or binding.slot.contains(wanted)):
+            raise PlacementError(f"vnode {vnode}: {wanted} is no memory of its own")
+        self.raw(base, len(data))[:] = data
+        self.vnodes[vnode].obey()
+
+    def set_break(self, vnode: int, va: int, pa: int) -> None:
+        self._controlled(vnode)
+        if pa in self._broken[vnode]:
+            raise PlacementError(f"vnode {vnode}: there is a breakpoint already")
+        byte = self.raw(pa, 1)
+        self._broken[vnode][pa] = va, byte[0]
+        byte[0] = 0xCC
+        self._publish_control(vnode)
+
+    def clear_break(self, vnode: int, pa: int) -> None:
+        self._controlled(vnode)
+        if pa not in self._broken[vnode]:
+            raise PlacementError(f"vnode {vnode}: there is no breakpoint")
+        self.raw(pa, 1)[0] = self._broken[vnode].pop(pa)[1]
+        self._publish_control(vnode)
+
+    def _controlled(self, vnode: int) -> Binding:
+        if self._held.get(vnode, 0) <= self.tsc():
+            raise HeldError(f"vnode {vnode}: this process has no control of it any more")
+        return self._binding(vnode)
+
+    def _end_control(self, vnode: int) -> None:
+        for pa, (_, byte) in self._broken.pop(vnode, {}).items():
+            self.raw(pa, 1)[0] = byte
+        if self._held.pop(vnode, 0):
+            self._publish_control(vnode)
+
+    def _publish_control(self, vnode: int) -> None:
+        """What the agent sees of it."""
+        broken = tuple(va for va, _ in self._broken.get(vnode, {}).values())
+        control = abi.Control(self._held.get(vnode, 0), len(broken), 0, 0, 0, 0, broken)
+        at = self._binding(vnode).region.base + abi.VN_OFF_BRIDGE + abi.VN_BR_CONTROL
+        self.raw(at, abi.CONTROL.size)[:] = abi.CONTROL.pack(control)
 
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         self._owned()

@@ -7,11 +7,12 @@ Limits: one thread; the ring order of a real agent, not its timing.
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from adeos import abi
 from adeos.abi import Layer
-from adeos.bridge import seq_write
+from adeos.bridge import mailbox_at, seq_write
 from adeos.machine import Binding
 
 
@@ -191,17 +192,59 @@ class FakeVnode:
         actions[kind]()
 
     def on_nmi(self, cpu: int) -> None:
-        """A portal NMI: saves the registers and parks or lets run, as the mailbox asks."""
-        at = abi.VN_BR_DEBUG + cpu * abi.DEBUG.size
-        if not self.alive or not abi.DEBUG.get(self.view, at, "nmi"):
+        """A portal NMI: saves the registers or parks, as the mailbox asks."""
+        box = self._box(cpu)
+        if not self.alive or not box.nmi:
             return
-        abi.DEBUG.put(self.view, at, "nmi", 0)
-        request = abi.DEBUG.get(self.view, at, "request")
-        if request in (abi.VN_DBG_PARK, abi.VN_DBG_SAVE):
+        self._answer(cpu, nmi=0, saved=box.save_seq)
+        if box.saved != box.save_seq and box.state == abi.VN_DBG_RUNNING:
             self._save(abi.VN_BR_DEBUG_REGS, cpu, 0)
-        parked = request == abi.VN_DBG_PARK
-        abi.DEBUG.put(self.view, at, "state", abi.VN_DBG_PARKED if parked else abi.VN_DBG_RUNNING)
-        abi.DEBUG.put(self.view, at, "done", abi.DEBUG.get(self.view, at, "seq"))
+        if box.request == abi.VN_DBG_PARK and box.seq != box.done:
+            self.stop(cpu, abi.Cause.ASKED)
+
+    def stop(self, cpu: int, cause: abi.Cause, rip: int | None = None, dr6: int = 0) -> None:
+        """A CPU parks: it was asked to, or ran into what the debugger had set."""
+        box = self._box(cpu)
+        if box.state == abi.VN_DBG_RUNNING:
+            self._save(abi.VN_BR_DEBUG_REGS, cpu, 0, rip)
+            stopped = {"cause": cause, "dr6": dr6, "stops": box.stops + 1}
+            self._answer(cpu, **stopped, stop_tsc=self.machine.tsc(), state=abi.VN_DBG_PARKED)
+        self._answer(cpu, done=box.seq)
+        if cause is not abi.Cause.ASKED:
+            self._ring()
+
+    def obey(self) -> None:
+        """What a parked CPU sees in its mailbox: it may run again.  A step ends at once."""
+        for cpu in range(self.ncpus):
+            box = self._box(cpu)
+            parked = box.state == abi.VN_DBG_PARKED
+            if not parked or box.seq == box.done or box.request == abi.VN_DBG_PARK:
+                continue
+            self._answer(cpu, state=abi.VN_DBG_RUNNING, done=box.seq)
+            if box.flags & abi.VN_DBG_F_STEP:
+                rip = self._rip(cpu) + 1
+                self.stop(cpu, abi.Cause.DEBUG, rip, dr6=1 << 14)
+
+    def let_run(self) -> None:
+        """Nobody has control any more."""
+        for cpu in range(self.ncpus):
+            self._answer(cpu, state=abi.VN_DBG_RUNNING)
+
+    def _box(self, cpu: int) -> abi.Debug:
+        """The mailbox; a scribbled cause is no reason for an agent to stumble."""
+        at = mailbox_at(cpu)
+        with suppress(ValueError):
+            return abi.DEBUG.unpack(self.view, at)
+        abi.DEBUG.put(self.view, at, "cause", abi.Cause.NONE)
+        return abi.DEBUG.unpack(self.view, at)
+
+    def _answer(self, cpu: int, **words: int) -> None:
+        for name, value in words.items():
+            abi.DEBUG.put(self.view, mailbox_at(cpu), name, value)
+
+    def _rip(self, cpu: int) -> int:
+        frame = abi.FRAME.unpack(self.view, abi.VN_BR_DEBUG_REGS + cpu * abi.FRAME.size)
+        return int(frame.reg("rip"))
 
     def _end(self, state: abi.State) -> None:
         if self.alive:
@@ -209,10 +252,10 @@ class FakeVnode:
             self._say("state", state)
             self._ring()
 
-    def _save(self, area: int, cpu: int, flags: int) -> None:
+    def _save(self, area: int, cpu: int, flags: int, rip: int | None = None) -> None:
         blank = abi.FRAME.unpack(bytes(abi.FRAME.size))
         regs = [0] * len(abi.USER_REGS)
-        regs[abi.USER_REGS.index("rip")] = 0xFFFFFFFF81000000 + cpu
+        regs[abi.USER_REGS.index("rip")] = 0xFFFFFFFF81000000 + cpu if rip is None else rip
         regs[abi.USER_REGS.index("rsp")] = 0xFFFFC90000000000 + cpu * 0x4000
         regs[abi.USER_REGS.index("cs")] = 0x10
         flags |= abi.VN_FRAME_GP | abi.VN_FRAME_CONTROL

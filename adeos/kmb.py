@@ -4,6 +4,7 @@
 Limits: one descriptor an instance; the kernel log has kmb.ko's own words on why it refused.
 """
 
+import array
 import errno
 import fcntl
 import mmap
@@ -16,13 +17,14 @@ from adeos.abi import KmbCpu, Range, RootInfo
 from adeos.errors import (
     AdeosError,
     FenceError,
+    HeldError,
     MachineMissing,
     OwnerError,
     ParkedError,
     PlacementError,
 )
 from adeos.layout import Layout
-from adeos.machine import Binding, Event
+from adeos.machine import NO_FACTS, Binding, Event, KernelFacts
 
 DEVICE: Final = "/dev/kmb"
 _LOG: Final = "see `dmesg | grep kmb`"
@@ -30,6 +32,8 @@ _NOT_BOUND: Final = (PlacementError, "is not bound", "bind CPUs and memory to it
 _NOT_OWNER: Final = (OwnerError, "this process does not own the machine", "claim it first")
 
 _Cause = tuple[type[AdeosError], str, str]
+_NOT_HELD: Final = (HeldError, "this process has no control of it any more", "take it again")
+_NO_BREAK: Final = (PlacementError, "breakpoints lie in its region", "")
 _ANY: Final[dict[int, _Cause]] = {
     errno.EACCES: _NOT_OWNER,
     errno.EBADF: (MachineMissing, "the device is closed", ""),
@@ -72,6 +76,24 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
         errno.ENOENT: _NOT_BOUND,
         errno.EINVAL: (PlacementError, "has no such CPU, or the vector is not 0x20..0xff", ""),
         errno.EHOSTDOWN: (ParkedError, "that CPU is parked", ""),
+    },
+    abi.KMB_CONTROL: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EACCES: (OwnerError, "opened as an observer", "open the machine writable"),
+        errno.EBUSY: (HeldError, "another debugger controls it", ""),
+        errno.EHOSTDOWN: (ParkedError, "its CPUs are parked", "start it first"),
+    },
+    abi.KMB_POKE: {
+        errno.EACCES: _NOT_HELD,
+        errno.EPERM: (PlacementError, "that is no memory of its own", ""),
+    },
+    abi.KMB_BREAK: {
+        errno.EACCES: _NOT_HELD,
+        errno.EPERM: _NO_BREAK,
+        errno.EINVAL: _NO_BREAK,
+        errno.EEXIST: (PlacementError, "there is a breakpoint already", ""),
+        errno.ENOENT: (PlacementError, "there is no breakpoint", ""),
+        errno.ENOSPC: (PlacementError, f"has {abi.VN_MAX_BREAKPOINTS} breakpoints", "delete some"),
     },
     abi.KMB_CLEAR: {
         errno.EINVAL: (PlacementError, "memory to clear is not aligned to 4 KiB", ""),
@@ -203,6 +225,35 @@ class KmbMachine:
     def nmi(self, vnode: int, cpu: int) -> None:
         self._call(abi.KMB_NMI, abi.IPI, abi.KmbIpi(vnode, cpu), vnode)
 
+    def control(self, vnode: int, lease_ms: int, facts: KernelFacts = NO_FACTS) -> int:
+        buffer = bytearray(abi.KMB_HOLD.pack(abi.KmbControl(vnode, lease_ms, 0, 0, 0, *facts)))
+        try:
+            fcntl.ioctl(self._fd, abi.KMB_CONTROL, buffer)
+        except OSError as error:
+            subject = f"vnode {vnode}"
+            if error.errno == errno.EBUSY:
+                holder = abi.KMB_HOLD.unpack(buffer).holder
+                raise HeldError(
+                    f"{subject}: process {holder} controls it", "end that debugger, or watch"
+                ) from None
+            raise _error(abi.KMB_CONTROL, error.errno or 0, subject) from None
+        return int(abi.KMB_HOLD.unpack(buffer).until_tsc)
+
+    def release(self, vnode: int) -> None:
+        self._call(abi.KMB_CONTROL, abi.KMB_HOLD, abi.KmbControl(vnode, 0), vnode)
+
+    def poke(self, vnode: int, base: int, data: bytes) -> None:
+        for at in range(0, len(data), abi.KMB_POKE_MAX):
+            piece = array.array("B", data[at : at + abi.KMB_POKE_MAX])
+            address, size = piece.buffer_info()
+            self._call(abi.KMB_POKE, abi.POKE, abi.KmbPoke(vnode, size, base + at, address), vnode)
+
+    def set_break(self, vnode: int, va: int, pa: int) -> None:
+        self._call(abi.KMB_BREAK, abi.BREAK, abi.KmbBreak(vnode, 1, va, pa), vnode)
+
+    def clear_break(self, vnode: int, pa: int) -> None:
+        self._call(abi.KMB_BREAK, abi.BREAK, abi.KmbBreak(vnode, 0, 0, pa), vnode)
+
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         self._call(abi.KMB_IPI, abi.IPI, abi.KmbIpi(vnode, cpu, vector), vnode)
 
@@ -253,4 +304,6 @@ def _binding(bind: abi.KmbBind) -> Binding:
         bind.started,
         bind.rings,
         bind.start_tsc,
+        bind.holder,
+        bind.held_until,
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from adeos.abi import KmbCpu, Range, RootInfo
 
-__all__ = ["Binding", "Event", "KmbCpu", "Machine", "Range", "RootInfo"]
+__all__ = ["NO_FACTS", "Binding", "Event", "KernelFacts", "KmbCpu", "Machine", "Range", "RootInfo"]
 
 
 class Binding(NamedTuple):
@@ -31,6 +31,23 @@ class Binding(NamedTuple):
     """Doorbells rung by the vnode since it was bound."""
     start_tsc: int
     """TSC of the last start of the boot CPU."""
+    holder: int = 0
+    """The process that controls it (Machine.control), 0 = none; and until when, TSC."""
+    held_until: int = 0
+
+
+class KernelFacts(NamedTuple):
+    """Addresses in a vnode's kernel that its agent needs for a debugger, 0 = unknown.
+
+    Bounds of the entry code, and the chain of exception notifiers (struct vn_control).
+    """
+
+    entry_start: int = 0
+    entry_end: int = 0
+    die_chain: int = 0
+
+
+NO_FACTS = KernelFacts()
 
 
 class Event(NamedTuple):
@@ -92,6 +109,30 @@ class Machine(Protocol):
 
     def nmi(self, vnode: int, cpu: int) -> None:
         """NMI to a CPU, by its index within the vnode."""
+        ...
+
+    def control(self, vnode: int, lease_ms: int, facts: KernelFacts = NO_FACTS) -> int:
+        """Take or renew control of a started vnode; the TSC until which it is had.
+
+        It ends by itself when it is not renewed, when the machine is closed and when the vnode is
+        parked.  HeldError when another process has it.
+        """
+        ...
+
+    def release(self, vnode: int) -> None:
+        """Give control back: breakpoints go, parked CPUs run."""
+        ...
+
+    def poke(self, vnode: int, base: int, data: bytes) -> None:
+        """Write into the memory of a vnode under control."""
+        ...
+
+    def set_break(self, vnode: int, va: int, pa: int) -> None:
+        """Put a breakpoint at a kernel address, which lies at `pa`; under control."""
+        ...
+
+    def clear_break(self, vnode: int, pa: int) -> None:
+        """Take it away again."""
         ...
 
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:

@@ -5,6 +5,8 @@
     +-- TargetError (1)         what is debugged cannot do or give this
     |   +-- AddressError (1)    no such memory: carries address and length
     |   +-- TargetGone (4)      the kernel this session looked at is no more
+    |   +-- ControlRefused (6)  its CPUs cannot be had: another debugger, no agent
+    |   +-- ControlLost (6)     they were had, and are not any more
     +-- NothingThere (4)        no vnode, file or kernel to attach to
     +-- MissingTool (5)         gdb is not installed
     +-- SocketInUse (6)         another server listens there
@@ -41,6 +43,18 @@ class TargetGone(TargetError):
     """The kernel that was attached to has been replaced or its memory given back."""
 
     exit_code = 4
+
+
+class ControlRefused(TargetError):
+    """Another debugger controls the vnode, or nothing in it obeys."""
+
+    exit_code = 6
+
+
+class ControlLost(TargetError):
+    """The lease ended, or the vnode was parked by the root."""
+
+    exit_code = 6
 
 
 class NothingThere(DebuggerError):

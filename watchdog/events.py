@@ -59,6 +59,14 @@ class Suspected:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Beats are missing because a debugger has control; `by`: its words."""
+
+    incarnation: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """All layers beat again."""
 
@@ -150,6 +158,7 @@ Event = (
     | Silent
     | Probed
     | Suspected
+    | Held
     | Recovered
     | Ready
     | DelayElapsed

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from adeos import abi
 from adeos.bridge import Bridge
 from adeos.errors import AdeosError, BridgeError
 from adeos.machine import Machine
@@ -53,7 +52,7 @@ class Questions:
         self._asked: dict[int, int] = {}
         for cpu in range(ncpus):
             try:
-                number = bridge.debug_request(cpu, abi.VN_DBG_SAVE)
+                number = bridge.ask_registers(cpu)
                 machine.nmi(vnode, cpu)
             except AdeosError:
                 continue
@@ -69,7 +68,7 @@ class Questions:
 
     def _done(self, cpu: int, number: int) -> bool:
         try:
-            return self._bridge.debug(cpu).done == number
+            return self._bridge.debug(cpu).saved == number
         except BridgeError:
             return False
 

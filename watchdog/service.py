@@ -23,6 +23,7 @@ from watchdog.config import Config
 from watchdog.detector import OwnPace
 from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
 from watchdog.executor import Executor
+from watchdog.lease import leased
 from watchdog.states import LIVE, RECORDED, State
 from watchdog.supervisor import Vnode, step
 from watchdog.unit import Unit
@@ -175,6 +176,9 @@ class Service:
 
     def _look(self, unit: Unit, now: int, rung: int) -> None:
         event = look(unit, now, rung)
+        if event is None and unit.vnode.state is not State.HELD:
+            return
+        event = leased(self.machine, unit, event, now)
         if event is not None:
             self.post(unit, event)
 

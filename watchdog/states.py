@@ -32,6 +32,8 @@ class State(enum.Enum):
     """An operator, or the policy `destroy`, stopped it."""
     QUARANTINED = 10
     """Restarts did not help, or the fence failed; an operator must clear it."""
+    HELD = 11
+    """A debugger has stopped it: its beats are missing, and are not missed."""
 
     @property
     def word(self) -> str:
@@ -39,7 +41,7 @@ class State(enum.Enum):
         return self.name.lower()
 
 
-LIVE = frozenset({State.BOOTING, State.RUNNING, State.SUSPECT})
+LIVE = frozenset({State.BOOTING, State.RUNNING, State.SUSPECT, State.HELD})
 IDLE = frozenset({State.OFFLINE, State.FENCED, State.HALTED, State.STOPPED, State.QUARANTINED})
 
 RECORDED = frozenset({"panic", "oops", "mce"})

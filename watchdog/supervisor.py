@@ -43,6 +43,7 @@ from watchdog.events import (
     Faulted,
     Fenced,
     FenceFailed,
+    Held,
     Loaded,
     LoadFailed,
     Probed,
@@ -204,6 +205,12 @@ def _suspected(vnode: Vnode, event: Event, now: int) -> Result:
     if vnode.probe is not None:
         return vnode, ()  # the probe will tell
     return replace(vnode, state=State.SUSPECT, reason=event.reason), ()
+
+
+def _held(vnode: Vnode, event: Event, now: int) -> Result:
+    """A debugger's stop is no fault; a probe that is under way comes to nothing."""
+    assert isinstance(event, Held)
+    return replace(vnode, state=State.HELD, reason=event.by, probe=None), ()
 
 
 def _recovered(vnode: Vnode, event: Event, now: int) -> Result:
@@ -428,7 +435,8 @@ RULES: tuple[Rule, ...] = (
     Rule(_in(_S.BOOTING), Ready, _ready, _in(_S.RUNNING)),
     Rule(_in(_S.RUNNING), Suspected, _suspected, _in(_S.SUSPECT)),
     Rule(_in(_S.SUSPECT), Suspected, _suspected, _in(_S.SUSPECT)),
-    Rule(_in(_S.SUSPECT), Recovered, _recovered, _in(_S.RUNNING)),
+    Rule(_in(_S.RUNNING, _S.SUSPECT), Held, _held, _in(_S.HELD)),
+    Rule(_in(_S.SUSPECT, _S.HELD), Recovered, _recovered, _in(_S.RUNNING)),
     Rule(LIVE, Silent, _silent, _in(_S.SUSPECT, _S.CRASHED)),
     Rule(LIVE, Probed, _probed, _in(_S.RUNNING, _S.CRASHED)),
     Rule(LIVE | _COMPOSING, Faulted, _faulted, _DOWN),

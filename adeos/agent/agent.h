@@ -27,6 +27,7 @@ static inline bool cpu_has_mailbox(unsigned int cpu)
 /* frame.c: registers */
 struct vn_frame *frame_of(u32 area, unsigned int cpu);
 void frame_save(struct vn_frame *f, const struct pt_regs *regs, u32 flags);
+void frame_restore(const struct vn_frame *f, struct pt_regs *regs);
 void frame_copy(struct vn_frame *to, const struct vn_frame *from, u32 flags);
 
 /* beat.c */
@@ -58,6 +59,18 @@ void console_kick(void);		/* input may be there */
 /* debug.c */
 int debug_init(void);
 bool debug_nmi(struct pt_regs *regs);
+void debug_tick(void);			/* hard timer interrupt */
+bool control_held(void);
+const struct vn_control *control_area(void);
+struct vn_debug *mailbox_of(unsigned int cpu);
+u32 debug_park(struct pt_regs *regs, enum vn_cause cause, u64 dr6);
+
+/* trap.c: where a CPU stops for the debugger */
+int debug_traps_init(void);
+bool trap_busy(void);
+void trap_stop(struct pt_regs *regs);	/* in an NMI */
+void trap_tick(void);
+bool trap_goes_first(void);
 
 /* device.c */
 int device_init(void);

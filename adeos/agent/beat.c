@@ -49,6 +49,7 @@ static enum hrtimer_restart timer_beat(struct hrtimer *t)
 	unsigned int cpu = smp_processor_id();
 
 	beat(VN_LAYER_IRQ);
+	debug_tick();
 	if (regs && cpu_has_mailbox(cpu))
 		frame_save(frame_of(VN_BR_SAMPLES, cpu), regs, 0);
 	hrtimer_forward_now(t, period(VN_LAYER_IRQ));

@@ -97,6 +97,16 @@ void frame_save(struct vn_frame *f, const struct pt_regs *regs, u32 flags)
 	WRITE_ONCE(f->seq, f->seq + 1);
 }
 
+/* The other way; what a debugger set of segments is not taken. */
+void frame_restore(const struct vn_frame *f, struct pt_regs *regs)
+{
+	unsigned long cs = regs->cs, ss = regs->ss;
+
+	memcpy(regs, f->regs, sizeof(*regs));
+	regs->cs = cs;
+	regs->ss = ss;
+}
+
 void frame_copy(struct vn_frame *to, const struct vn_frame *from, u32 flags)
 {
 	struct vn_frame copy = *from;

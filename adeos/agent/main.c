@@ -22,6 +22,7 @@ static const struct {
 } parts[] = {
 	{ "crash report", crash_init, true },
 	{ "debug mailbox", debug_init, true },
+	{ "breakpoints", debug_traps_init, false },
 	{ "reboot guard", reboot_init, true },
 	{ "portal", portal_init, false },
 	{ "console", console_init_hvc, false },

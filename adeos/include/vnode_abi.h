@@ -65,6 +65,7 @@
 #define VN_BR_SAMPLES		0x06000		/* struct vn_frame [VN_MAX_CPUS] */
 #define VN_BR_DEBUG		0x08000		/* struct vn_debug [VN_MAX_CPUS] */
 #define VN_BR_DEBUG_REGS	0x09000		/* struct vn_frame [VN_MAX_CPUS] */
+#define VN_BR_CONTROL		0x0b000		/* struct vn_control */
 #define VN_BR_CONSOLE_OUT	0x0c000		/* struct vn_ring, then bytes */
 #define VN_BR_CONSOLE_IN	0x1e000		/* struct vn_ring, then bytes */
 #define VN_BR_KMSG		0x20000		/* kernel log tail of a crash */
@@ -298,30 +299,90 @@ struct vn_crash {
 /* vn_debug.request */
 #define VN_DBG_RUN		0
 #define VN_DBG_PARK		1	/* save registers, wait in the NMI handler */
-#define VN_DBG_SAVE		2	/* save registers, go on */
+
+/* vn_debug.flags: what a parked CPU takes over when it is let run */
+#define VN_DBG_F_REGS		(1 << 0)	/* registers from VN_BR_DEBUG_REGS */
+#define VN_DBG_F_STEP		(1 << 1)	/* a trap after one instruction is wanted */
+#define VN_DBG_F_HW		(1 << 2)	/* debug registers from @dr and @dr7 */
 
 /* vn_debug.state */
 #define VN_DBG_RUNNING		0
 #define VN_DBG_PARKED		1
 
 /**
+ * enum vn_cause - why a CPU parked
+ * @VN_C_NONE: it never did
+ * @VN_C_ASKED: VN_DBG_PARK
+ * @VN_C_BREAK: it ran into a breakpoint of vn_control
+ * @VN_C_DEBUG: debug exception: a step's end, or vn_debug.dr6 says which
+ */
+enum vn_cause { VN_C_NONE, VN_C_ASKED, VN_C_BREAK, VN_C_DEBUG };
+
+/**
  * struct vn_debug - debug mailbox of one CPU
  * @nmi: (root) set to 1 before a portal NMI is sent; the agent takes it back
  *	to 0, and so tells its own NMIs from foreign ones
- * @request: (root) VN_DBG_*
- * @seq: (root) raised by one with each request
+ * @request: (controller) VN_DBG_*
+ * @seq: (controller) raised by one with each request
+ * @save_seq: (root) raised by one: save the registers and go on; a parked CPU
+ *	only says that they are saved
+ * @flags: (controller) VN_DBG_F_*, valid with VN_DBG_RUN
+ * @reserved0: 0
+ * @dr: (controller) addresses for DR0..DR3
+ * @dr7: (controller) the slots used in it, in DR7's layout
  * @state: (agent) VN_DBG_RUNNING or VN_DBG_PARKED
  * @done: (agent) @seq of the last request fulfilled: the frame at
  *	VN_BR_DEBUG_REGS is of that request
+ * @saved: (agent) @save_seq of the last save
+ * @cause: (agent) enum vn_cause of the last stop
+ * @stops: (agent) raised by one each time the CPU parks
+ * @watches: (agent) 1 when it hears of hits of @dr
+ * @dr6: (agent) DR6 at the last stop with VN_C_DEBUG
+ * @stop_tsc: (agent) when it parked
  */
 struct vn_debug {
 	__u32 nmi;
 	__u32 request;
 	__u32 seq;
+	__u32 save_seq;
+	__u32 flags;
 	__u32 reserved0;
+	__u64 dr[4];
+	__u64 dr7;
 	__u32 state;
 	__u32 done;
-	__u32 reserved[58];
+	__u32 saved;
+	__u32 cause;
+	__u32 stops;
+	__u32 watches;
+	__u64 dr6;
+	__u64 stop_tsc;
+	__u64 reserved[19];
+};
+
+#define VN_MAX_BREAKPOINTS	128
+
+/**
+ * struct vn_control - a debugger's hold on the vnode (writer: kmb.ko)
+ * @until_tsc: parked CPUs wait, and traps are the debugger's, until then;
+ *	0 = nobody controls this vnode
+ * @nbreaks: entries of @breakpoint to look at
+ * @reserved: 0
+ * @entry_start: code in which the page tables or the GS base may be those of
+ *	user space: no CPU parks there, it is stepped out of it
+ * @entry_end: its end
+ * @die_chain: the kernel's chain of exception notifiers, 0 = unknown; its own
+ *	users of debug registers come first there and would keep ours from us
+ * @breakpoint: kernel addresses whose first byte was replaced by INT3, 0 = free
+ */
+struct vn_control {
+	__u64 until_tsc;
+	__u32 nbreaks;
+	__u32 reserved;
+	__u64 entry_start;
+	__u64 entry_end;
+	__u64 die_chain;
+	__u64 breakpoint[VN_MAX_BREAKPOINTS];
 };
 
 /**
@@ -532,6 +593,9 @@ struct kmb_cpus {
  * @started: (out) number of CPUs in KMB_CPU_STARTED
  * @rings: (out) rings so far
  * @start_tsc: (out) TSC of the last KMB_START of the boot CPU
+ * @holder: (out) process that controls the vnode (KMB_CONTROL), 0 = none
+ * @reserved: 0
+ * @held_until: (out) TSC until which it does
  *
  * KMB_BIND of a bound vnode moves it (same CPUs, another region or slot) and
  * needs all its CPUs parked; it keeps the vector.
@@ -549,6 +613,9 @@ struct kmb_bind {
 	__u32 started;
 	__u32 rings;
 	__u64 start_tsc;
+	__u32 holder;
+	__u32 reserved;
+	__u64 held_until;
 };
 
 /**
@@ -612,6 +679,68 @@ struct kmb_range {
 	__u64 size;
 };
 
+#define KMB_LEASE_MAX_MS	60000
+
+/**
+ * struct kmb_control - KMB_CONTROL: takes, renews or gives back control
+ * @vnode: bound and started
+ * @lease_ms: control lasts that long unless it is renewed, 1..60000; 0 = give
+ *	it back
+ * @holder: (out) process that has control now, also with -EBUSY
+ * @reserved: 0
+ * @until_tsc: (out) TSC until which it has
+ * @entry_start: for vn_control.entry_start
+ * @entry_end: for vn_control.entry_end
+ * @die_chain: for vn_control.die_chain
+ *
+ * Control belongs to an open file.  It ends with the lease, with the file's
+ * last descriptor, and when the vnode is parked.  Then every breakpoint is
+ * taken out of memory, and the CPUs that wait run on.
+ */
+struct kmb_control {
+	__u32 vnode;
+	__u32 lease_ms;
+	__u32 holder;
+	__u32 reserved;
+	__u64 until_tsc;
+	__u64 entry_start;
+	__u64 entry_end;
+	__u64 die_chain;
+};
+
+#define KMB_POKE_MAX		0x10000
+
+/**
+ * struct kmb_poke - KMB_POKE: writes into the memory of a vnode one controls
+ * @vnode: controlled by this file
+ * @size: bytes, 1..KMB_POKE_MAX
+ * @pa: physical address, in the vnode's region or slot
+ * @data: user address of the bytes
+ */
+struct kmb_poke {
+	__u32 vnode;
+	__u32 size;
+	__u64 pa;
+	__u64 data;
+};
+
+/**
+ * struct kmb_break - KMB_BREAK: sets or takes away a breakpoint
+ * @vnode: controlled by this file
+ * @set: 1 = set, 0 = take away
+ * @va: kernel address, known to the agent by it
+ * @pa: where that byte is, in the vnode's region
+ *
+ * The byte that was there is kept by kmb.ko, which puts it back when control
+ * ends.
+ */
+struct kmb_break {
+	__u32 vnode;
+	__u32 set;
+	__u64 va;
+	__u64 pa;
+};
+
 /**
  * struct kmb_event - read() of /dev/kmb gives as many of these as fit
  * @vnode: who rang
@@ -627,7 +756,7 @@ struct kmb_event {
 };
 
 /* Observers (O_RDONLY) may INFO, CPUS, QUERY, poll, read and map read-only.
- * All else wants the owner: O_RDWR and KMB_CLAIM, one at a time, until its
+ * CONTROL wants O_RDWR; POKE, BREAK and NMI want control of the vnode.  All else wants the owner: O_RDWR and KMB_CLAIM, one at a time, until its
  * last descriptor and mapping is gone.  Vnodes run on without an owner. */
 #define KMB_INFO	_IOR(KMB_IOC, 1, struct vn_root_info)
 #define KMB_CPUS	_IOR(KMB_IOC, 2, struct kmb_cpus)
@@ -640,6 +769,9 @@ struct kmb_event {
 #define KMB_NMI		_IOW(KMB_IOC, 9, struct kmb_ipi)
 #define KMB_IPI		_IOW(KMB_IOC, 10, struct kmb_ipi)
 #define KMB_CLEAR	_IOW(KMB_IOC, 11, struct kmb_range)
+#define KMB_CONTROL	_IOWR(KMB_IOC, 12, struct kmb_control)
+#define KMB_POKE	_IOW(KMB_IOC, 13, struct kmb_poke)
+#define KMB_BREAK	_IOW(KMB_IOC, 14, struct kmb_break)
 
 /* --- 5. /dev/vnode (in a vnode) --- */
 

@@ -42,7 +42,10 @@ union argument {
 	struct kmb_park park;
 	struct kmb_ipi ipi;
 	struct kmb_range range;
-	u32 vnode;
+	struct kmb_control control;
+	struct kmb_poke poke;
+	struct kmb_break breakpoint;
+	u32 vnode;	/* also the first member of all that name one */
 };
 
 static int do_info(struct file *file, union argument *a)
@@ -117,21 +120,42 @@ static int do_ipi(struct file *file, union argument *a)
 	return kmb_vnode_interrupt(&a->ipi, false);
 }
 
+static int do_control(struct file *file, union argument *a)
+{
+	return kmb_control(file, &a->control);
+}
+
+static int do_poke(struct file *file, union argument *a)
+{
+	return kmb_control_poke(&a->poke);
+}
+
+static int do_break(struct file *file, union argument *a)
+{
+	return kmb_control_break(&a->breakpoint);
+}
+
+enum { OWNER = 0, HOLDER = 1, ANYBODY = 2 };
+
+/* @who: OWNER alone, HOLDER of the vnode's control alone (or both), ANYBODY */
 static const struct command {
 	unsigned int number;
 	int (*run)(struct file *file, union argument *a);
-	bool anybody;
+	unsigned int who;
 } commands[] = {
-	{ KMB_INFO, do_info, true },
-	{ KMB_CPUS, do_cpus, true },
-	{ KMB_QUERY, do_query, true },
-	{ KMB_CLAIM, do_claim, true },
-	{ KMB_BIND, do_bind },
-	{ KMB_UNBIND, do_unbind },
-	{ KMB_START, do_start },
-	{ KMB_PARK, do_park },
-	{ KMB_NMI, do_nmi },
-	{ KMB_IPI, do_ipi },
+	{ KMB_INFO, do_info, ANYBODY },
+	{ KMB_CPUS, do_cpus, ANYBODY },
+	{ KMB_QUERY, do_query, ANYBODY },
+	{ KMB_CLAIM, do_claim, ANYBODY },
+	{ KMB_BIND, do_bind, OWNER },
+	{ KMB_UNBIND, do_unbind, OWNER },
+	{ KMB_START, do_start, OWNER },
+	{ KMB_PARK, do_park, OWNER },
+	{ KMB_NMI, do_nmi, HOLDER },
+	{ KMB_IPI, do_ipi, OWNER },
+	{ KMB_CONTROL, do_control, ANYBODY },
+	{ KMB_POKE, do_poke, HOLDER },
+	{ KMB_BREAK, do_break, HOLDER },
 };
 
 static const struct command *find_command(unsigned int number)
@@ -144,12 +168,25 @@ static const struct command *find_command(unsigned int number)
 	return NULL;
 }
 
+/* The owner needs no control to send an NMI, but to write to a running kernel. */
+static bool may(const struct file *file, const struct command *c, u32 vnode)
+{
+	switch (c->who) {
+	case ANYBODY:
+		return true;
+	case HOLDER:
+		return kmb_control_held(file, vnode) ||
+		       (owner == file && c->number == KMB_NMI);
+	}
+	return owner == file;
+}
+
 static int run_locked(struct file *file, const struct command *c, union argument *a)
 {
 	int rc = -EACCES;
 
 	mutex_lock(&kmb_lock);
-	if (c->anybody || owner == file)
+	if (may(file, c, a->vnode))
 		rc = c->run(file, a);
 	mutex_unlock(&kmb_lock);
 	return rc;
@@ -193,8 +230,8 @@ static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
 		rc = -EFAULT;
 	if (!rc)
 		rc = run_locked(file, c, a);
-	/* a failed park still tells how many CPUs confirmed */
-	if ((number & IOC_OUT) && (!rc || rc == -ETIMEDOUT) &&
+	/* a failed park tells how many CPUs confirmed, refused control who has it */
+	if ((number & IOC_OUT) && (!rc || rc == -ETIMEDOUT || rc == -EBUSY) &&
 	    copy_to_user(p, a, _IOC_SIZE(number)))
 		rc = -EFAULT;
 	kfree(a);
@@ -246,6 +283,7 @@ static int kmb_open(struct inode *inode, struct file *file)
 static int kmb_release(struct inode *inode, struct file *file)
 {
 	mutex_lock(&kmb_lock);
+	kmb_control_closed(file);
 	if (owner == file) {
 		owner = NULL;
 		put_pid(owner_pid);

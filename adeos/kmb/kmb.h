@@ -81,8 +81,20 @@ int kmb_vnode_query(struct kmb_bind *bind);
 int kmb_vnode_start(struct kmb_start *start);
 int kmb_vnode_park(struct kmb_park *park);
 int kmb_vnode_interrupt(const struct kmb_ipi *ipi, bool nmi);
+bool kmb_vnode_started(const struct kmb_vnode *v);
 bool kmb_vnode_running_in(u64 base, u64 size);
 void kmb_vnode_exit(void);
+
+/* control.c: a debugger's control of a vnode; under kmb_lock but for init and exit */
+void kmb_control_init(void);
+void kmb_control_exit(void);
+int kmb_control(struct file *file, struct kmb_control *control);
+int kmb_control_poke(const struct kmb_poke *poke);
+int kmb_control_break(const struct kmb_break *b);
+bool kmb_control_held(const struct file *file, u32 vnode);
+void kmb_control_query(struct kmb_bind *bind);
+void kmb_control_drop(struct kmb_vnode *v);
+void kmb_control_closed(const struct file *file);
 
 /* clear.c: zeroing memory without holding kmb_lock */
 int kmb_clear(const struct kmb_range *range);

@@ -26,6 +26,7 @@ static int __init kmb_init(void)
 	if (rc)
 		return rc;
 	kmb_elcr_init();
+	kmb_control_init();
 	rc = kmb_device_init();
 	if (rc) {
 		pr_err("cannot make /dev/kmb: %d\n", rc);
@@ -42,6 +43,7 @@ static int __init kmb_init(void)
 static void __exit kmb_exit(void)
 {
 	kmb_device_exit();
+	kmb_control_exit();
 	kmb_vnode_exit();
 	kmb_portal_exit();
 	kmb_elcr_exit();

@@ -37,6 +37,11 @@ static bool all_parked(const struct kmb_vnode *v)
 	return count_state(v, KMB_CPU_PARKED) == v->ncpus;
 }
 
+bool kmb_vnode_started(const struct kmb_vnode *v)
+{
+	return count_state(v, KMB_CPU_STARTED) > 0;
+}
+
 /* A running vnode keeps the module; an unloaded one could not take it back. */
 static void update_pin(struct kmb_vnode *v)
 {
@@ -169,6 +174,7 @@ static void fill(const struct kmb_vnode *v, struct kmb_bind *b)
 	b->started = count_state(v, KMB_CPU_STARTED);
 	b->rings = kmb_portal_rings(v->id);
 	b->start_tsc = v->start_tsc;
+	kmb_control_query(b);
 }
 
 int kmb_vnode_bind(struct kmb_bind *b)
@@ -250,6 +256,7 @@ int kmb_vnode_park(struct kmb_park *p)
 		return -EINVAL;
 	if (!v)
 		return -ENOENT;
+	kmb_control_drop(v);
 	rc = kmb_startup_park(v, p->timeout_ms, &p->parked, &p->tsc);
 	update_pin(v);
 	return rc;

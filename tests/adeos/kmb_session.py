@@ -76,9 +76,9 @@ def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation
     pong = bridge.command_result(ping)
     frames = []
     for cpu in range(ncpus):
-        number = bridge.debug_request(cpu, abi.VN_DBG_SAVE)
+        number = bridge.ask_registers(cpu)
         machine.nmi(VNODE, cpu)
-        wait(machine, lambda cpu=cpu, number=number: bridge.debug(cpu).done == number)
+        wait(machine, lambda cpu=cpu, number=number: bridge.debug(cpu).saved == number)
         frame = bridge.debug_frame(cpu)
         frames.append(frame.reg("rip") if frame else 0)
     text = b""

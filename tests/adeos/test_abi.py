@@ -149,6 +149,7 @@ def test_areas_of_the_bridge_do_not_overlap():
         (abi.VN_BR_SAMPLES, abi.FRAME.size * per_cpu),
         (abi.VN_BR_DEBUG, abi.DEBUG.size * per_cpu),
         (abi.VN_BR_DEBUG_REGS, abi.FRAME.size * per_cpu),
+        (abi.VN_BR_CONTROL, abi.CONTROL.size),
         (abi.VN_BR_CONSOLE_OUT, abi.RING.size + abi.VN_CONSOLE_OUT_BYTES),
         (abi.VN_BR_CONSOLE_IN, abi.RING.size + abi.VN_CONSOLE_IN_BYTES),
         (abi.VN_BR_KMSG, abi.VN_KMSG_SIZE),

@@ -101,7 +101,7 @@ def test_a_frame_held_odd_for_ever_is_an_error():
 
 def test_a_cpu_out_of_range_is_an_error():
     bridge = blank_bridge()
-    for call in (bridge.crash_frame, bridge.debug, lambda n: bridge.debug_request(n, 1)):
+    for call in (bridge.crash_frame, bridge.debug, bridge.ask_registers):
         for cpu in (-1, abi.VN_MAX_CPUS):
             with pytest.raises(BridgeError):
                 call(cpu)
@@ -141,10 +141,10 @@ def test_commands_and_debug_requests_reach_the_agent(running, adeos_machine):
     adeos_machine.ipi(2, 0, bridge.vnode_side().vector)
     assert bridge.command_result(number) == 1  # EPERM: VN_F_INJECT is not set
     assert vnode.injected == []
-    request = bridge.debug_request(1, abi.VN_DBG_PARK)
+    request = bridge.ask_registers(1)
     adeos_machine.nmi(2, 1)
     mailbox = bridge.debug(1)
-    assert (mailbox.state, mailbox.done, mailbox.nmi) == (abi.VN_DBG_PARKED, request, 0)
+    assert (mailbox.state, mailbox.saved, mailbox.nmi) == (abi.VN_DBG_RUNNING, request, 0)
     assert bridge.debug_frame(1).reg("rsp") == 0xFFFFC90000004000
 
 
