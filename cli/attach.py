@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """attach: gdb on a kernel in memory: of a vnode (alive or dead), an incident, a memory image.
 
-Limits: it watches; nothing is stopped or written.
+Limits: incidents and files are dead: they are looked at, not changed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adeos.bridge import RootBridge
 from cli import observe, output
 from cli.errors import NotFound
 from cli.session import Session
@@ -41,17 +42,21 @@ def place(given: Mapping[str, Any]) -> Place:
     place=place,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     examples=[
-        "vnode-debug attach 2",
+        "vnode-debug attach 2                   it runs on; Ctrl-C in gdb's `continue` stops it",
+        "vnode-debug attach --stop 2            stopped at once: break, step, finish, watch",
+        "vnode-debug attach 1 2                 two kernels in one gdb",
         "vnode-debug attach 2 --batch -ex 'x/s linux_banner' -ex 'info threads'",
         "vnode-debug attach --incident 3        the dump of incident 3",
         "vnode-debug attach ./vmcore",
         "vnode-debug attach --no-tasks 2        threads are CPUs alone",
     ],
-    epilog="What follows the target goes to gdb.",
+    epilog="What follows the targets goes to gdb.",
 )
-@click.argument("target", required=False, metavar="VNODE|FILE", type=click.UNPROCESSED)
+@click.argument("target", required=False, metavar="VNODE...|FILE", type=click.UNPROCESSED)
 @click.argument("gdb_args", nargs=-1, metavar="[GDB-ARGS]...", type=click.UNPROCESSED)
 @click.option("--incident", type=INCIDENT, help="The dump of an incident instead.")
+@click.option("--stop", is_flag=True, help="Stop the CPUs before gdb starts.")
+@click.option("--read-only", is_flag=True, help="Only watch: Ctrl-C stops nothing.")
 @click.option("--tasks/--no-tasks", default=True, help="Are tasks threads too?", show_default=True)
 def command(
     session: Session,
@@ -59,21 +64,49 @@ def command(
     gdb_args: tuple[str, ...],
     incident: int | None,
     tasks: bool,
+    stop: bool,
+    read_only: bool,
 ) -> int:
-    """Open gdb on a vnode's kernel, alive or dead."""
+    """Open gdb on the kernels of vnodes, alive or dead."""
+    if stop and read_only:
+        raise click.UsageError("--stop and --read-only exclude each other")
     if incident is not None and target is not None:
         gdb_args = (target, *gdb_args)  # there is no target word: the first is gdb's too
-    make = factory(session, target, incident, tasks=tasks and not session.json)
+    tasks = tasks and not session.json
+    more, gdb_args = (
+        further_vnodes(session, target, gdb_args) if incident is None else ((), gdb_args)
+    )
+    makes = [
+        factory(session, word, incident, tasks=tasks, control=not read_only)
+        for word in (target, *more)
+    ]
     if session.json:
-        output.write_json(describe(make()))
+        output.write_json(describe(makes[0]()))
         return 0
     from debugger.attach import attach
 
-    return attach(make, gdb_args)
+    return attach(makes, gdb_args, stop=stop)
+
+
+def further_vnodes(
+    session: Session, target: str | None, words: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words after a vnode that are vnodes too, and the rest, which is gdb's."""
+    if target is None or target.startswith("-") or is_file(target):
+        return (), words
+    statuses = RootBridge.open(session.machine()).statuses()
+    known = {name for status in statuses for name in (str(status.id), status.name)}
+    count = next((n for n, word in enumerate(words) if word not in known), len(words))
+    return words[:count], words[count:]
 
 
 def factory(
-    session: Session, target: str | None, incident: int | None, *, tasks: bool = True
+    session: Session,
+    target: str | None,
+    incident: int | None,
+    *,
+    tasks: bool = True,
+    control: bool = False,
 ) -> Callable[[], KernelTarget]:
     """What makes the target; a wrong word is told now, before gdb is looked for."""
     from debugger import sources
@@ -91,7 +124,10 @@ def factory(
             raise NotFound(f"{target}: no such file")
         return lambda: sources.dump(path, tasks=tasks)
     status = observe.find(session.machine(), VNODE.convert(target, None, None))
-    return lambda: sources.vnode(session.machine(), status.id, status.name, tasks=tasks)
+    writable = session.open_writable if control else None
+    return lambda: sources.vnode(
+        session.machine(), status.id, status.name, tasks=tasks, open_writable=writable
+    )
 
 
 def describe(target: KernelTarget) -> dict[str, Any]:

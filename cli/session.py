@@ -82,6 +82,14 @@ class Session:
             self._machine = (self.machine_factory or open_machine)()
         return self._machine
 
+    def open_writable(self) -> Machine:
+        """The machine once more, for run control: closing it ends that."""
+        if self.machine_factory is not None:
+            return self.machine_factory()
+        from adeos.kmb import KmbMachine
+
+        return KmbMachine(writable=True)
+
     def client(self) -> Client:
         """The way to the daemon."""
         from watchdog import paths

@@ -58,7 +58,7 @@ class AddressSpace:
                 self._check()
                 self.invalidate()
                 self._expires = now + TLB_AGE_NS
-        physical, left = self._translate(address)
+        physical, left = self.translate(address)
         if size <= left:
             try:
                 return self.memory.read(physical, size)
@@ -81,14 +81,14 @@ class AddressSpace:
 
     def _piece(self, at: int, size: int) -> bytes:
         """What one page maps from `at` on; less when a large page leaves the RAM."""
-        physical, left = self._translate(at)
+        physical, left = self.translate(at)
         try:
             return self.memory.read(physical, min(left, size))
         except MemoryFault:
             return self.memory.read(physical, min(0x1000 - (at & 0xFFF), size))
 
-    def _translate(self, address: int) -> tuple[int, int]:
-        """Physical address, and the bytes up to the end of its page."""
+    def translate(self, address: int) -> tuple[int, int]:
+        """Physical address, and the bytes up to the end of its page; AddressError."""
         base = self._large.get(address >> _LARGE)
         if base is not None:
             offset = address & 0x1FFFFF

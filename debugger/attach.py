@@ -18,37 +18,70 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from debugger import gdb
+from debugger.errors import ControlRefused
 from debugger.server import Server
-from debugger.target import KernelTarget
+from debugger.target import KernelTarget, Liveness
 
 _PREFIX = "vnode-debug-gdb-"
 _STALE_SECONDS = 60
 
 
 def attach(
-    factory: Callable[[], KernelTarget], gdb_args: Sequence[str] = (), *, program: str = "gdb"
+    factories: Sequence[Callable[[], KernelTarget]],
+    gdb_args: Sequence[str] = (),
+    *,
+    stop: bool = False,
+    program: str = "gdb",
 ) -> int:
-    """Run gdb on a target until the user leaves it; gdb's exit status.
+    """Run gdb on one or several targets until the user leaves it; gdb's exit status.
 
-    `gdb_args` go to gdb as they are (`--batch`, `-ex`, ...).  MissingTool when gdb
-    is not installed, SymbolFileError when the kernel has no usable symbols, and
-    what `factory` raises.
+    `gdb_args` go to gdb as they are (`--batch`, `-ex`, ...).  With `stop` the CPUs are
+    stopped first.  MissingTool when gdb is not installed, SymbolFileError when a kernel has
+    no usable symbols, ControlRefused when one cannot be stopped, and what a factory raises.
     """
     path = gdb.find(program)
-    target = factory()
-    setup = gdb.commands(target.kernel, volatile=target.cpus.volatile, progress=_say)
+    targets = {target.identity.number: target for target in [make() for make in factories]}
+    setups = {
+        number: gdb.commands(target.kernel, volatile=target.cpus.volatile, progress=_say)
+        for number, target in targets.items()
+    }
     directory = _private_directory()
-    server = Server(lambda: target, directory / "rsp")
+    socket = directory / "rsp"
+    single = next(iter(targets.values())) if len(targets) == 1 else None
+    catalog = {number: _ready(target) for number, target in targets.items()}
+    server = Server(_ready(single), socket) if single else Server(None, socket, catalog)
 
     def serve() -> None:
         server.serve_one(connected=lambda: shutil.rmtree(directory, ignore_errors=True))
 
-    threading.Thread(target=serve, daemon=True).start()
     try:
-        return gdb.run(gdb.command_line(path, directory / "rsp", setup, gdb_args))
+        if stop:
+            for target in targets.values():
+                _halt(target)
+        if single:
+            line = gdb.command_line(path, socket, setups[single.identity.number], gdb_args)
+        else:
+            line = gdb.command_line(path, None, gdb.several(setups, socket), gdb_args)
+        threading.Thread(target=serve, daemon=True).start()
+        return gdb.run(line)
     finally:
+        for target in targets.values():
+            if target.pilot is not None:
+                target.pilot.give_back()
         server.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _ready(target: KernelTarget) -> Callable[[], KernelTarget]:
+    return lambda: target
+
+
+def _halt(target: KernelTarget) -> None:
+    if target.pilot is None:
+        raise ControlRefused(f"{target.identity.name} cannot be stopped: it can only be watched")
+    if target.liveness is Liveness.RUNNING:  # the dead have stopped
+        target.pilot.halt()
+        target.refresh()
 
 
 def _say(line: str) -> None:

@@ -275,6 +275,8 @@ class RunControl:
 
     def _run_one(self, cpu: int, state: _Cpu, step: bool) -> None:
         flags = self._begin_step(cpu, state) if step else 0
+        if state.step is not None and state.step.kind is Kind.LEAVES:
+            flags, state.step = 0, None  # there is no trap flag behind it: it runs on
         if state.edits:
             flags |= abi.VN_DBG_F_REGS
             values = self._values(cpu, state)

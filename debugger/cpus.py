@@ -11,7 +11,7 @@ session.
 from collections.abc import Callable, Mapping
 from enum import Enum
 
-from adeos.abi import VN_CRASH_DONE, Frame, Reason, State
+from adeos.abi import VN_CRASH_DONE, VN_DBG_PARKED, Frame, Reason, State
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from debugger.registers import Values, of_frame
@@ -92,9 +92,17 @@ class BridgeCpus:
 
     def state(self, cpu: int) -> str:
         known = bool(self.registers(cpu))
+        if self.liveness is Liveness.RUNNING and self._parked(cpu):
+            return "stopped by a debugger"
         if self.liveness is Liveness.RUNNING:
             return "running [sampled]" if known else "running [no sample yet]"
         return f"{self._why} [saved]" if known else f"{self._why} [no registers]"
+
+    def _parked(self, cpu: int) -> bool:
+        try:
+            return self._bridge.debug(cpu).state == VN_DBG_PARKED
+        except BridgeError:
+            return False
 
     def change(self) -> Change | None:
         try:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import struct
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,14 +118,28 @@ def _quietly(command: str) -> str:
     return f"pipe -d |> {command} |> cat >/dev/null"
 
 
+def several(setups: Mapping[int, Sequence[str]], socket: Path) -> list[str]:
+    """The commands that attach to several vnodes by number, each in an inferior of its own."""
+    commands: list[str] = []
+    for inferior, (number, setup) in enumerate(setups.items(), 1):
+        if inferior == 1:
+            connect = [f"target extended-remote {socket}"]
+        else:
+            commands += [_quietly("add-inferior"), _quietly(f"inferior {inferior}")]
+            connect = []
+        commands += [*setup, *connect, f"attach {number}"]
+    return [*commands, _quietly("inferior 1")]
+
+
 def command_line(
-    program: str, socket: Path, setup: Sequence[str], args: Sequence[str]
+    program: str, socket: Path | None, setup: Sequence[str], args: Sequence[str]
 ) -> list[str]:
     """gdb's command line: preferences, symbols, connection, then the user's arguments."""
     line = [program, "-q"]
+    connect = [f"target remote {socket}"] if socket is not None else []
     for command in _EARLY:
         line += ["-iex", command]
-    for command in (*setup, f"target remote {socket}"):
+    for command in (*setup, *connect):
         line += ["-ex", command]
     return [*line, *args]
 

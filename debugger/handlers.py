@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from debugger import features, monitor, registers
+from debugger import features, monitor, registers, resume
+from debugger.errors import DebuggerError, TargetError
 from debugger.packet import PACKET_SIZE, escape, unescape
-from debugger.session import EINVAL, SIGINT, SIGTRAP, Failure, Hex, Phase, Reply, Session
+from debugger.pilot import Pilot
+from debugger.session import EINVAL, SIGTRAP, Failure, Hex, Phase, Reply, Session
 from debugger.target import Liveness
 
 _SEARCH_CHUNK = 1 << 20
@@ -23,16 +25,18 @@ _WORDS = (b"q", b"Q", b"v")
 _ADDRESS_SIZE = re.compile(rb"([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 _XFER = re.compile(rb":([a-z-]+):read:([^:]*):([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 _SEARCH = re.compile(rb":memory:([0-9a-fA-F]{1,16});([0-9a-fA-F]{1,16});(.+)", re.DOTALL)
+_HEX = re.compile(rb"(?:[0-9a-fA-F]{2})*")
+_BREAK = re.compile(rb"([0-4]),([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,4})(?:;.*)?", re.DOTALL)
+_WAYS = re.compile(rb"[cs]|[CS][0-9a-fA-F]{2}")
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,8}")
 
 Handle = Callable[[Session, bytes], Reply]
 
 
 class Handler(NamedTuple):
-    """A row of the table.  `needs_control`: refused while the target is only watched."""
+    """A row of the table."""
 
     handle: Handle
-    needs_control: bool
     description: str
 
 
@@ -42,7 +46,7 @@ TABLE: dict[bytes, Handler] = {}
 
 def _packet(name: str, description: str) -> Callable[[Handle], Handle]:
     def register(handle: Handle) -> Handle:
-        TABLE[name.encode()] = Handler(handle, False, description)
+        TABLE[name.encode()] = Handler(handle, description)
         return handle
 
     return register
@@ -56,27 +60,25 @@ def dispatch(session: Session, payload: bytes) -> Reply:
     row = TABLE.get(name)
     if row is None:
         return b""
-    if row.needs_control:
-        session.breakpoint_refused |= name == b"Z"
-        return _refuse(session)
     return row.handle(session, payload[len(name) :])
 
 
-def _refuse(session: Session) -> Reply:
+def _pilot(session: Session) -> Pilot:
+    """What writes to the selected target; Failure while it is only watched."""
     target = session.target
-    what = "watched, not stopped" if target.liveness is Liveness.RUNNING else "dead"
-    raise Failure(1, f"{target.identity.name} is {what}: nothing is written", always=True)
+    pilot = target.pilot
+    if pilot is not None and pilot.held:
+        return pilot
+    name = target.identity.name
+    if target.liveness is Liveness.DEAD:
+        raise Failure(1, f"{name} is dead: nothing is written", always=True)
+    hint = "" if pilot is None else "; `monitor stop`, or Ctrl-C after `continue`, stops it"
+    raise Failure(1, f"{name} is watched, not stopped: nothing is written{hint}", always=True)
 
 
-for _name, _description in (
-    ("G", "write all registers"),
-    ("P", "write a register"),
-    ("M", "write memory, hex"),
-    ("X", "write memory, binary"),
-    ("Z", "insert a breakpoint or watchpoint"),
-    ("z", "remove a breakpoint or watchpoint"),
-):
-    TABLE[_name.encode()] = Handler(lambda _session, _args: b"", True, _description)
+def _told(error: TargetError) -> Failure:
+    """What a packet that changes something could not do: said to gdb 13 too."""
+    return Failure(1, str(error), always=True)
 
 
 def _sizes(match: re.Match[bytes] | None, *groups: int) -> list[int]:
@@ -107,6 +109,60 @@ def _read(session: Session, address: int, size: int) -> bytes:
     if session.physical:
         return session.target.read_physical(address, size)
     return session.target.read(session.tid, address, size)
+
+
+@_packet("M", "write memory, hex")
+def _write_hex(session: Session, args: bytes) -> Reply:
+    _pilot(session)
+    where, _, digits = args.partition(b":")
+    address, size = _sizes(_ADDRESS_SIZE.fullmatch(where), 1, 2)
+    if not _HEX.fullmatch(digits) or len(digits) != 2 * size:
+        raise Failure(EINVAL, "malformed packet")
+    return _write(session, address, bytes.fromhex(digits.decode()))
+
+
+@_packet("X", "write memory, binary")
+def _write_binary(session: Session, args: bytes) -> Reply:
+    _pilot(session)
+    where, _, data = args.partition(b":")
+    address, size = _sizes(_ADDRESS_SIZE.fullmatch(where), 1, 2)
+    if len(data := unescape(data)) != size:
+        raise Failure(EINVAL, "malformed packet")
+    return _write(session, address, data)
+
+
+def _write(session: Session, address: int, data: bytes) -> Reply:
+    pilot = _pilot(session)
+    if session.physical:
+        raise Failure(EINVAL, "physical memory is not written: switch PhyMemMode off", always=True)
+    try:
+        pilot.write(session.tid, address, data)
+    except TargetError as error:
+        raise _told(error) from None
+    return b"OK"
+
+
+@_packet("Z", "insert a breakpoint or watchpoint")
+def _insert(session: Session, args: bytes) -> Reply:
+    try:
+        pilot = _pilot(session)
+    except Failure:
+        session.breakpoint_refused = True
+        raise
+    kind, address, size = _sizes(_BREAK.fullmatch(args), 1, 2, 3)
+    try:
+        pilot.insert(session.tid, kind, address, size)
+    except TargetError as error:
+        raise _told(error) from None
+    return b"OK"
+
+
+@_packet("z", "remove a breakpoint or watchpoint")
+def _remove(session: Session, args: bytes) -> Reply:
+    pilot = _pilot(session)
+    kind, address, size = _sizes(_BREAK.fullmatch(args), 1, 2, 3)
+    pilot.remove(kind, address, size)
+    return b"OK"
 
 
 @_packet("qSearch", "find bytes in memory")
@@ -160,13 +216,43 @@ def _read_register(session: Session, args: bytes) -> Reply:
     return registers.encode_one(int(args, 16), session.target.registers(session.tid))
 
 
+@_packet("G", "write all registers")
+def _write_registers(session: Session, args: bytes) -> Reply:
+    _pilot(session)
+    return _set_registers(session, registers.decode(args))
+
+
+@_packet("P", "write a register")
+def _write_register(session: Session, args: bytes) -> Reply:
+    _pilot(session)
+    number, _, digits = args.partition(b"=")
+    if not _NUMBER.fullmatch(number) or int(number, 16) >= len(registers.LAYOUT):
+        raise Failure(EINVAL, "no such register")
+    return _set_registers(session, registers.decode_one(int(number, 16), digits))
+
+
+def _set_registers(session: Session, values: registers.Values | None) -> Reply:
+    if values is None:
+        raise Failure(EINVAL, "malformed packet")
+    pilot = _pilot(session)
+    now = session.target.registers(session.tid)
+    changed = {name: value for name, value in values.items() if now.get(name, 0) != value}
+    try:
+        if changed:
+            pilot.set_registers(session.tid, changed)
+    except TargetError as error:
+        raise _told(error) from None
+    session.target.forget_registers(session.tid)
+    return b"OK"
+
+
 @_packet("H", "select a thread")
 def _select(session: Session, args: bytes) -> Reply:
     if args[:1] not in (b"g", b"c"):
         raise Failure(EINVAL, "malformed packet")
-    thread = session.thread(args[1:])
     if args[:1] == b"g":
-        session.tid = thread.tid
+        pid, thread = session.find(args[1:])
+        session.pid, session.tid = pid, thread.tid
     return b"OK"
 
 
@@ -183,7 +269,7 @@ def _current(session: Session, _args: bytes) -> Reply:
 
 @_packet("qfThreadInfo", "the threads")
 def _first_threads(session: Session, _args: bytes) -> Reply:
-    return b"m" + b",".join(session.ident(thread.tid) for thread in session.target.threads())
+    return b"m" + b",".join(ident for ident, _ in session.idents())
 
 
 @_packet("qsThreadInfo", "more threads")
@@ -205,10 +291,11 @@ def _supported(session: Session, args: bytes) -> Reply:
     theirs = set(args.removeprefix(b":").split(b";"))
     session.multiprocess = b"multiprocess+" in theirs
     session.error_texts = b"error-message+" in theirs
+    session.stop_words = b"swbreak+" in theirs
     ours = [
         b"PacketSize=%x" % PACKET_SIZE,
         b"QStartNoAckMode+;qXfer:features:read+;qXfer:threads:read+;qXfer:memory-map:read+",
-        b"vContSupported+;binary-upload+",
+        b"vContSupported+;binary-upload+;swbreak+;hwbreak+",
     ]
     if session.multiprocess:
         ours.append(b"multiprocess+")
@@ -225,8 +312,7 @@ def _no_acks(session: Session, _args: bytes) -> Reply:
 
 def _threads_document(session: Session) -> bytes:
     return features.threads_xml(
-        (session.ident(thread.tid).decode(), thread.cpu, thread.name, thread.info)
-        for thread in session.target.threads()
+        (ident.decode(), thread.cpu, thread.name, thread.info) for ident, thread in session.idents()
     )
 
 
@@ -281,7 +367,7 @@ def _command(session: Session, args: bytes) -> Reply:
 
 @_packet("?", "why is it stopped?")
 def _why(session: Session, _args: bytes) -> Reply:
-    return session.stop_reply(SIGTRAP)
+    return session.stop_reply(SIGTRAP) if session.targets else b"W00"
 
 
 @_packet("!", "extended mode")
@@ -296,65 +382,65 @@ def _resume_ways(_session: Session, _args: bytes) -> Reply:
 
 @_packet("vCont", "resume")
 def _resume(session: Session, args: bytes) -> Reply:
-    actions = [action.partition(b":") for action in args.split(b";") if action]
-    if not all(action[:1] in (b"c", b"C", b"s", b"S") for action, _, _ in actions):
-        raise Failure(EINVAL, "no such way to resume")
-    steps = [ident for action, _, ident in actions if action[:1] in (b"s", b"S")]
-    if steps and steps[0]:
-        session.focus = session.thread(steps[0]).tid
-    return _run_on(session, stepping=bool(steps))
-
-
-def _run_on(session: Session, *, stepping: bool) -> Reply:
-    """Watched CPUs run anyway: to continue is to wait, and to step cannot be had."""
-    name = session.target.identity.name
-    change = session.target.change()
-    if change is not None and change.gone:
-        return session.end(change)
-    if session.target.liveness is Liveness.DEAD:
-        why = f"{name} is dead: its CPUs do not run"
-    elif stepping:
-        why = f"{name} is watched, not stopped: it cannot be stepped"
-    elif session.breakpoint_refused:  # gdb may not have told: symbols of an added file
-        why = f"{name} is watched, not stopped: no breakpoint was set"
-    else:
-        session.phase = Phase.RESUMED
-        return None
-    session.breakpoint_refused = False
-    session.say(why)
-    return session.stop(SIGINT)
+    actions = []
+    for action in args.split(b";"):
+        how, _, ident = action.partition(b":")
+        if action and not _WAYS.fullmatch(how):
+            raise Failure(EINVAL, "no such way to resume")
+        if action:
+            pid, tid = session.numbers(ident) if ident else (-1, -1)
+            actions.append(resume.Action(how[:1] in (b"s", b"S"), pid, tid))
+    return resume.resume(session, actions)
 
 
 @_packet("c", "continue (old)")
 def _continue(session: Session, _args: bytes) -> Reply:
-    return _run_on(session, stepping=False)
+    return resume.resume(session, [resume.Action(False, session.pid, -1)])
 
 
 @_packet("s", "step (old)")
 def _step(session: Session, _args: bytes) -> Reply:
-    return _run_on(session, stepping=True)
+    return resume.resume(session, [resume.Action(True, session.pid, session.tid)])
 
 
 @_packet("vAttach", "attach to a vnode")
 def _attach(session: Session, args: bytes) -> Reply:
-    if args != b";%x" % session.target.identity.number:
-        raise Failure(EINVAL, "no such vnode here")
+    number = int(args[1:], 16) if _NUMBER.fullmatch(args[1:]) else -1
+    if number in session.targets:
+        session.pid = number
+    elif number in session.catalog:
+        try:
+            session.adopt(session.catalog[number]())
+        except DebuggerError as error:
+            raise Failure(1, str(error), always=True) from None
+    else:
+        raise Failure(EINVAL, "no such vnode here", always=True)
     return session.stop(SIGTRAP)
 
 
 @_packet("D", "detach")
-def _detach(session: Session, _args: bytes) -> Reply:
-    session.phase = Phase.CLOSED
-    return b"OK"
+def _detach(session: Session, args: bytes) -> Reply:
+    return _leave(session, args)
 
 
-@_packet("vKill", "end the session; the vnode is left alone")
-def _kill(session: Session, _args: bytes) -> Reply:
-    session.phase = Phase.CLOSED
+@_packet("vKill", "end the debugging; the vnode is left alone")
+def _kill(session: Session, args: bytes) -> Reply:
+    return _leave(session, args)
+
+
+def _leave(session: Session, args: bytes) -> Reply:
+    """One target, or all; the session ends with the last unless more can be attached to."""
+    pid = int(args[1:], 16) if _NUMBER.fullmatch(args[1:]) else session.pid
+    session.let_go(pid)
+    if session.targets:
+        session.pid = next(iter(session.targets))
+        session.tid = session.focus
+    elif not session.catalog:
+        session.phase = Phase.CLOSED
     return b"OK"
 
 
 @_packet("k", "end the session (old)")
 def _kill_old(session: Session, _args: bytes) -> Reply:
-    session.phase = Phase.CLOSED
+    session.close()
     return None

@@ -81,6 +81,24 @@ def _refresh(session: Session, _argument: str) -> str:
     return "registers read anew; `maintenance flush register-cache` makes gdb ask for them\n"
 
 
+def _stop(session: Session, _argument: str) -> str:
+    pilot = session.target.pilot
+    if pilot is None:
+        return "nothing here can be stopped\n"
+    pilot.halt()
+    session.target.refresh()
+    return "stopped; `maintenance flush register-cache` makes gdb ask for the registers\n"
+
+
+def _release(session: Session, _argument: str) -> str:
+    pilot = session.target.pilot
+    if pilot is None or not pilot.held:
+        return "it is not stopped by this debugger\n"
+    pilot.give_back()
+    session.target.refresh()
+    return "it runs, watched; breakpoints are gone\n"
+
+
 COMMANDS = (
     Command(("help",), "", "this list", _help),
     Command(("info",), "", "the kernel that is looked at, and its CPUs", _info),
@@ -92,6 +110,8 @@ COMMANDS = (
     Command(
         ("refresh",), "", "take new samples of the registers and list the tasks anew", _refresh
     ),
+    Command(("release",), "", "end control: breakpoints go, the CPUs run", _release),
+    Command(("stop",), "", "take control and stop every CPU", _stop),
     Command(("version",), "", "as info version", _version),
 )
 

@@ -90,6 +90,34 @@ def encode_one(number: int, values: Values) -> bytes:
     return (value & (1 << bits) - 1).to_bytes(size, "little").hex().encode()
 
 
+def decode_one(number: int, digits: bytes) -> dict[str, int] | None:
+    """A register out of hex digits; {} when they say unavailable, None when malformed."""
+    name, bits, _, _ = LAYOUT[number]
+    if digits == b"x" * (bits // 4):
+        return {}
+    try:
+        raw = bytes.fromhex(digits.decode("ascii"))
+    except ValueError:
+        return None
+    return {name: int.from_bytes(raw, "little")} if len(raw) == bits // 8 else None
+
+
+def decode(digits: bytes) -> dict[str, int] | None:
+    """The registers of a `G` packet, which may end early; None when malformed."""
+    values: dict[str, int] = {}
+    at = 0
+    for number, register in enumerate(LAYOUT):
+        size = register.bits // 4
+        if at == len(digits):
+            break
+        one = decode_one(number, digits[at : at + size])
+        if one is None:
+            return None
+        values |= one
+        at += size
+    return values if at == len(digits) else None
+
+
 def encode(values: Values) -> bytes:
     """All registers: the reply to `g`."""
     return b"".join([encode_one(number, values) for number in range(len(LAYOUT))])

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from debugger.errors import DebuggerError, SocketInUse
-from debugger.session import Phase, Session
+from debugger.session import Catalog, Phase, Session
 from debugger.target import Target
 
 _log = logging.getLogger(__name__)
@@ -39,27 +40,21 @@ TargetFactory = Callable[[], Target]
 
 
 class Stream(Protocol):
-    """A connected byte stream; recv() raises TimeoutError after settimeout()."""
+    """A connected byte stream; recv() waits."""
 
     def recv(self, size: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> None: ...
-    def settimeout(self, seconds: float | None, /) -> None: ...
+    def fileno(self) -> int: ...
 
 
 def converse(stream: Stream, session: Session) -> None:
     """Serve one client until it leaves; broken connections end it quietly."""
-    waiting: float | None = None
-    with contextlib.suppress(ConnectionError, BrokenPipeError):
+    with contextlib.suppress(ConnectionError, BrokenPipeError), contextlib.closing(session):
         while session.phase is not Phase.CLOSED:
-            wanted = POLL_SECONDS if session.phase is Phase.RESUMED else None
-            if wanted != waiting:
-                stream.settimeout(wanted)
-                waiting = wanted
-            try:
-                data = stream.recv(_RECV)
-            except TimeoutError:
+            if session.phase is Phase.RESUMED and not _readable(stream, session):
                 reply = session.poll()
             else:
+                data = stream.recv(_RECV)
                 if not data:
                     return
                 reply = session.feed(data)
@@ -67,15 +62,27 @@ def converse(stream: Stream, session: Session) -> None:
                 stream.sendall(reply)
 
 
+def _readable(stream: Stream, session: Session) -> bool:
+    """Wait for the client or for something to happen to the target; whether it is the client."""
+    client = stream.fileno()
+    ready, _, _ = select.select([client, *session.wakeups()], [], [], POLL_SECONDS)
+    return client in ready
+
+
 class Server:
     """Listens on a Unix socket (0600) and serves each client in a thread.
+
+    A client gets the target that `factory` makes, or attaches to those of `catalog`.
 
     `directory` of the socket is made 0700 when it is not there.  Only the user
     who runs the server, and root, may connect.
     """
 
-    def __init__(self, factory: TargetFactory, path: Path) -> None:
+    def __init__(
+        self, factory: TargetFactory | None, path: Path, catalog: Catalog | None = None
+    ) -> None:
         self.path = path
+        self._catalog = catalog
         self._factory = factory
         self._slots = threading.BoundedSemaphore(MAX_CLIENTS)
         self._listener = listen(path)
@@ -126,7 +133,8 @@ class Server:
     def _serve(self, client: socket.socket) -> None:
         try:
             with client:
-                converse(client, Session(self._factory()))
+                target = self._factory() if self._factory is not None else None
+                converse(client, Session(target, self._catalog))
         except DebuggerError as error:
             _log.error("%s", error)
         finally:
@@ -179,17 +187,11 @@ class _Pipes:
     def __init__(self, source: int, sink: int) -> None:
         self._source = source
         self._sink = sink
-        self._timeout: float | None = None
 
-    def settimeout(self, seconds: float | None) -> None:
-        self._timeout = seconds
+    def fileno(self) -> int:
+        return self._source
 
     def recv(self, size: int) -> bytes:
-        import select
-
-        ready, _, _ = select.select([self._source], [], [], self._timeout)
-        if not ready:
-            raise TimeoutError
         return os.read(self._source, size)
 
     def sendall(self, data: bytes) -> None:

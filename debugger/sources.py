@@ -2,6 +2,7 @@
 """Makes targets: of a vnode of this machine, of a memory image or a dump."""
 
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from adeos.abi import USER_REGS
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from adeos.machine import Machine
+from debugger.control import RunControl
 from debugger.cpus import BridgeCpus, DumpCpus, Hold
 from debugger.errors import NothingThere
 from debugger.registers import Values, of_user_regs
@@ -25,10 +27,18 @@ _QEMU_CONTROL = struct.Struct("<5QQ")
 _QEMU_CONTROL_AT = 8 + 18 * 8 + 10 * 24
 
 
-def vnode(machine: Machine, number: int, name: str, *, tasks: bool = True) -> KernelTarget:
-    """A vnode, running or dead, through its memory and its bridge; nothing is stopped.
+def vnode(
+    machine: Machine,
+    number: int,
+    name: str,
+    *,
+    tasks: bool = True,
+    open_writable: Callable[[], Machine] | None = None,
+) -> KernelTarget:
+    """A vnode, running or dead, through its memory and its bridge; nothing is stopped by that.
 
-    With `tasks` those on no CPU are threads too.
+    With `tasks` those on no CPU are threads too.  `open_writable` opens the machine for run
+    control once that is asked for; without it the vnode can only be watched.
     NothingThere when the vnode is not bound or has no kernel (yet).
     """
     binding = machine.query(number)
@@ -50,7 +60,11 @@ def vnode(machine: Machine, number: int, name: str, *, tasks: bool = True) -> Ke
     except BridgeError as error:
         raise NothingThere(f"vnode {number} ({name}): {error}") from None
     kernel = _kernel(memory, name, note=note, live=True)
-    return KernelTarget(Identity(number, name), kernel, cpus, tasks=tasks)
+    target = KernelTarget(Identity(number, name), kernel, cpus, tasks=tasks)
+    if open_writable is not None:
+        control = RunControl(open_writable, number, binding.region, bridge, kernel)
+        target.controlled_by(control)
+    return target
 
 
 def _note(bridge: Bridge) -> int | None:

@@ -3,8 +3,8 @@
 
 KernelTarget joins an address space (live or dead memory alike) with a CpuSource
 that knows the registers: of a running vnode (cpus.BridgeCpus), of a dump
-(cpus.DumpCpus), of anything else with CPUs.  It only watches: nothing is ever
-stopped or written.  Registers are read once a stop event and then kept, so that
+(cpus.DumpCpus), of anything else with CPUs.  It watches; what stops CPUs and writes
+is its pilot, where there is one.  Registers are read once a stop event and then kept, so that
 gdb sees one state until it resumes.
 
 A thread is a CPU (thread id = CPU + 1) or, behind the CPUs, a task that is on
@@ -17,7 +17,10 @@ from typing import NamedTuple, Protocol
 
 from adeos.text import c_string, printable
 from debugger.addressspace import AddressSpace
+from debugger.breakable import Breakable
+from debugger.control import RunControl
 from debugger.errors import AddressError, TargetError, TargetGone
+from debugger.pilot import Pilot
 from debugger.registers import Values
 from debugger.tasks import TaskList
 from introspect.errors import IntrospectError
@@ -130,6 +133,10 @@ class Target(Protocol):
         ...
 
     def refresh(self) -> None: ...
+    def forget_registers(self, tid: int) -> None:
+        """Read the registers of a thread anew: they were changed."""
+        ...
+
     def change(self) -> Change | None: ...
     def describe(self) -> Mapping[str, str]: ...
     def tasks(self) -> tuple[Sequence[Task], str]:
@@ -137,6 +144,11 @@ class Target(Protocol):
         ...
 
     def log(self) -> Iterable[LogRecord]: ...
+
+    @property
+    def pilot(self) -> Pilot | None:
+        """What stops and changes it; None where nothing does (a dump)."""
+        ...
 
 
 class KernelTarget:
@@ -154,6 +166,16 @@ class KernelTarget:
         self._registers: dict[int, Values] = {}
         self._tasks = TaskList(kernel)
         self._show_tasks = tasks
+        self.pilot: Pilot | None = None
+
+    def controlled_by(self, control: RunControl) -> None:
+        """Give it a pilot; no control is taken yet."""
+        self.pilot = Pilot(control, Breakable(self.kernel), self._locate, self._user_end)
+
+    def _locate(self, tid: int, address: int) -> tuple[int, int]:
+        kernel_half = address >= self._user_end
+        space = self._kernel_space if kernel_half else self._user_space(tid)
+        return space.translate(address)
 
     def _space(self, tables: PageTables) -> AddressSpace:
         return AddressSpace(tables, self._check if self.cpus.volatile else None)
@@ -200,7 +222,8 @@ class KernelTarget:
 
     def _read_registers(self, tid: int) -> Values:
         if 1 <= tid <= self.cpus.count:
-            return self.cpus.registers(tid - 1)
+            parked = self.pilot.registers(tid - 1) if self.pilot else None
+            return self.cpus.registers(tid - 1) if parked is None else parked
         task = self._task(tid)
         if task is None:
             name = self.identity.name
@@ -209,7 +232,8 @@ class KernelTarget:
 
     def read(self, tid: int, address: int, size: int) -> bytes:
         if address >= self._user_end:
-            return self._kernel_space.read(address, size)
+            data = self._kernel_space.read(address, size)
+            return self.pilot.hide(address, data) if self.pilot else data
         return self._user_space(tid).read(address, size)
 
     def _user_space(self, tid: int) -> AddressSpace:
@@ -236,6 +260,9 @@ class KernelTarget:
         direct = [(self.kernel.page_offset + pa, size) for pa, size in self.kernel.memory.ranges]
         highest = max(start + size for start, size in direct)
         return [(0, self._user_end), *_merge(direct), (highest, (1 << 64) - highest)]
+
+    def forget_registers(self, tid: int) -> None:
+        self._registers.pop(tid, None)
 
     def refresh(self) -> None:
         self.cpus.refresh()

@@ -50,6 +50,7 @@ class PlainTarget:
         self.focus = 1
         self.refreshed = 0
         self.next_change: Change | None = None
+        self.pilot = None
 
     def threads(self) -> Sequence[Thread]:
         return [Thread(tid, "web", f"CPU {tid - 1} <running>", tid - 1) for tid in (1, 2)]
@@ -84,6 +85,9 @@ class PlainTarget:
         return [(0, 1 << 47), (BASE, len(self.memory))]
 
     def refresh(self) -> None:
+        self.refreshed += 1
+
+    def forget_registers(self, tid: int) -> None:
         self.refreshed += 1
 
     def change(self) -> Change | None:

@@ -149,6 +149,8 @@ class Pipe:
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.pieces = pieces
+        self.always, end = os.pipe()  # readable: its other end is closed
+        os.close(end)
         self.sent = b""
 
     def recv(self, size: int) -> bytes:
@@ -157,8 +159,8 @@ class Pipe:
     def sendall(self, data: bytes) -> None:
         self.sent += data
 
-    def settimeout(self, seconds: float | None) -> None:
-        pass
+    def fileno(self) -> int:
+        return self.always
 
 
 def test_a_conversation_ends_with_its_stream(target: PlainTarget) -> None:
@@ -166,7 +168,7 @@ def test_a_conversation_ends_with_its_stream(target: PlainTarget) -> None:
     session = Session(target)
     converse(pipe, session)
     assert pipe.sent == b"+$QC1#c5+"
-    assert session.phase is Phase.RESUMED
+    assert session.phase is Phase.CLOSED
 
 
 def test_stdio(tmp_path: Path) -> None:

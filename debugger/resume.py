@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What vCont does: which CPUs run, which step, and what a client is told that cannot have it.
+
+The CPUs of a watched target run whatever the client believes: to continue is to wait.  Under
+control only those that an action names run; the others stay parked.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from debugger.errors import TargetError
+from debugger.session import SIGINT, Phase, Reply, Session
+from debugger.target import Liveness, Target
+
+
+class Action(NamedTuple):
+    """Of a vCont packet: step or continue, a process, a thread; -1 is every one."""
+
+    step: bool
+    pid: int
+    tid: int
+
+
+def resume(session: Session, actions: Sequence[Action]) -> Reply:
+    """Carry the actions out; the first that fits a thread counts.  None: a stop reply follows."""
+    running = session.pid
+    for pid, target in list(session.targets.items()):
+        mine = [action for action in actions if action.pid in (-1, pid)]
+        if not mine:
+            continue
+        session.pid = pid
+        reply = _resume_one(session, target, mine)
+        if reply is not None:
+            return reply
+        session.resumed.add(pid)
+    session.pid = running
+    session.phase = Phase.RESUMED
+    return None
+
+
+def _resume_one(session: Session, target: Target, actions: Sequence[Action]) -> Reply:
+    """A reply when the target does not run, else None."""
+    change = target.change()
+    if change is not None and change.gone:
+        return session.end(change)
+    steps = [action for action in actions if action.step]
+    if steps and steps[0].tid > 0 and target.thread(steps[0].tid) is not None:
+        session.focus = steps[0].tid
+    why = _refusal(session, target, steps)
+    if why:
+        session.breakpoint_refused = False
+        session.say(why)
+        return session.stop(SIGINT)
+    if target.pilot is not None and target.pilot.held:
+        try:
+            target.pilot.resume(_of_cpus(target, actions))
+        except TargetError as error:
+            session.say(str(error))
+            return session.stop(SIGINT)
+    return None
+
+
+def _of_cpus(target: Target, actions: Sequence[Action]) -> dict[int, bool]:
+    """CPU threads that run -> whether they step."""
+    chosen: dict[int, bool] = {}
+    for thread in target.threads():
+        if thread.tid != thread.cpu + 1:
+            continue
+        action = next((a for a in actions if a.tid in (-1, thread.tid)), None)
+        if action is not None:
+            chosen[thread.tid] = action.step
+    return chosen
+
+
+def _refusal(session: Session, target: Target, steps: Sequence[Action]) -> str:
+    name = target.identity.name
+    if target.liveness is Liveness.DEAD:
+        return f"{name} is dead: its CPUs do not run"
+    if target.pilot is not None and target.pilot.held:
+        thread = target.thread(steps[0].tid) if steps and steps[0].tid > 0 else None
+        if thread is not None and thread.tid != thread.cpu + 1:
+            return f"{thread.name} is on no CPU: it cannot be stepped"
+        return ""
+    if steps:
+        return f"{name} is watched, not stopped: it cannot be stepped"
+    if session.breakpoint_refused:  # gdb may not have told: symbols of an added file
+        return f"{name} is watched, not stopped: no breakpoint was set"
+    return ""
