@@ -110,6 +110,11 @@ class RunControl:
         return self._machine is not None and not self._lost
 
     @property
+    def taken(self) -> bool:
+        """Whether it has had control and not given it back; it may be lost."""
+        return self._machine is not None
+
+    @property
     def machine(self) -> Machine:
         """The machine, writable; ControlLost when control is not had."""
         if self._machine is None or self._lost:

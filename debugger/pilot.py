@@ -52,6 +52,11 @@ class Pilot:
         """Whether the CPUs are this debugger's."""
         return self.control.held
 
+    @property
+    def taken(self) -> bool:
+        """Whether they were, even if control is lost by now."""
+        return self.control.taken
+
     def fileno(self) -> int:
         """Readable when a CPU may have stopped; ControlLost."""
         return self.control.fileno()

@@ -16,6 +16,7 @@ from adeos.text import printable
 from debugger import packet
 from debugger.errors import TargetError
 from debugger.packet import Event, Kind
+from debugger.pilot import Pilot
 from debugger.target import Change, Liveness, Target, Thread
 
 _log = logging.getLogger(__name__)
@@ -163,16 +164,17 @@ class Session:
             self.say(f"{target.identity.name}: {change.text}")
             self.focus = target.focus
             return self.stop(SIGTRAP)
-        return self._halted(pid, target) if target.pilot and target.pilot.held else b""
+        return self._halted(pid, target.pilot) if target.pilot and target.pilot.taken else b""
 
-    def _halted(self, pid: int, target: Target) -> bytes:
-        """A stop reply when a CPU under control has stopped by itself."""
-        assert target.pilot is not None
+    def _halted(self, pid: int, pilot: Pilot) -> bytes:
+        """A stop reply when a CPU under control has stopped by itself, or control is lost."""
         try:
-            halt = target.pilot.halted()
+            halt = pilot.halted()
         except TargetError as error:
             self.pid = pid
             self.say(str(error))
+            if not pilot.held:
+                pilot.give_back()
             return self.stop(SIGINT)
         if halt is None:
             return b""

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run control under load and under kill -9: runs in the root vnode, prints one JSON object.
+
+python3 -m tests.life.control_stress hits VNODE COUNT
+python3 -m tests.life.control_stress kills VNODE COUNT SEED
+python3 -m tests.life.control_stress attach VNODE COUNT
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from adeos.bridge import Bridge
+from adeos.kmb import KmbMachine
+from debugger import sources
+from debugger.control import RunControl
+from debugger.pilot import Pilot
+
+FUNCTION = "kernel_clone"
+HIT_SECONDS = 20.0
+ALIVE_SECONDS = 10.0
+
+
+class Subject:
+    """A vnode under control of this process."""
+
+    def __init__(self, number: int) -> None:
+        self.machine = KmbMachine()
+        self.target = sources.vnode(
+            self.machine,
+            number,
+            "subject",
+            tasks=False,
+            open_writable=lambda: KmbMachine(writable=True),
+        )
+        binding = self.machine.query(number)
+        assert binding is not None
+        self.number = number
+        self.bridge = Bridge.open(self.machine, binding.region)
+        self.kernel = self.target.kernel
+        self.va = self.kernel.symbols.address(FUNCTION)
+
+    @property
+    def pilot(self) -> Pilot:
+        assert self.target.pilot is not None
+        return self.target.pilot
+
+    @property
+    def control(self) -> RunControl:
+        return self.pilot.control
+
+    def every(self) -> dict[int, bool]:
+        return dict.fromkeys(range(1, self.bridge.root_side().ncpus + 1), False)
+
+    def wait(self, seconds: float = HIT_SECONDS) -> tuple[int, str] | None:
+        """The next stop: its thread and why."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            halt = self.pilot.halted()
+            if halt is not None:
+                return halt
+            time.sleep(0.0005)
+        return None
+
+    def beats(self) -> int:
+        return sum(sum(beat.count[:3]) for beat in self.bridge.beats(self.bridge.root_side().ncpus))
+
+    def complaints(self) -> list[str]:
+        words = ("WARNING", "BUG", "stall", "Uhhuh", "lockup", "Oops")
+        return [r.text for r in self.kernel.log() if any(word in r.text for word in words)]
+
+
+def hits(number: int, count: int) -> dict[str, Any]:
+    """A breakpoint that is hit `count` times, stepped over each time, as gdb does it."""
+    subject = Subject(number)
+    before = subject.complaints()
+    subject.pilot.halt()
+    seen = lost = 0
+    parks = []
+    while seen < count:
+        subject.pilot.insert(1, 0, subject.va, 1)
+        subject.pilot.resume(subject.every())
+        halt = subject.wait()
+        if halt is None:
+            lost += 1
+            break
+        frame = subject.control.frame(halt[0] - 1)
+        if frame is None or frame.reg("rip") != subject.va:
+            lost += 1
+        seen += 1
+        subject.pilot.remove(0, subject.va, 1)
+        subject.pilot.resume({halt[0]: True})
+        if subject.wait() is None:
+            lost += 1
+            break
+    subject.pilot.resume(subject.every())
+    for _ in range(20):
+        time.sleep(0.05)
+        began = time.perf_counter()
+        subject.control.park()
+        parks.append(1e3 * (time.perf_counter() - began))
+        subject.pilot.resume(subject.every())
+    subject.pilot.give_back()
+    time.sleep(1)
+    return {
+        "hits": seen,
+        "lost": lost,
+        "park_ms": statistics.median(parks),
+        "held": subject.machine.query(number).holder,
+        "complaints": subject.complaints()[len(before) :],
+    }
+
+
+def busy(number: int) -> None:
+    """What a debugger does all the time; to be killed."""
+    subject = Subject(number)
+    print("ready", flush=True)
+    while True:
+        subject.pilot.halt()
+        subject.pilot.insert(1, 0, subject.va, 1)
+        subject.pilot.resume(subject.every())
+        halt = subject.wait(1.0)
+        if halt is not None:
+            subject.pilot.resume({halt[0]: True})
+            subject.wait(1.0)
+        subject.pilot.remove(0, subject.va, 1)
+        subject.pilot.resume(subject.every())
+
+
+def kills(number: int, count: int, seed: int) -> dict[str, Any]:
+    """kill -9 at `count` random moments: the vnode lives on and is clean each time."""
+    chance = random.Random(seed)
+    subject = Subject(number)
+    before = subject.complaints()
+    clean = subject.kernel.read(subject.va, 1)
+    bad: list[str] = []
+    for turn in range(count):
+        line = [sys.executable, "-m", "tests.life.control_stress", "busy", str(number)]
+        with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.random() * 0.5)
+            os.kill(process.pid, signal.SIGKILL)
+        problem = _aftermath(subject, clean)
+        if problem:
+            bad.append(f"{turn}: {problem}")
+    return {"kills": count, "bad": bad, "complaints": subject.complaints()[len(before) :]}
+
+
+def _aftermath(subject: Subject, clean: bytes) -> str:
+    binding = subject.machine.query(subject.number)
+    if binding is None or binding.holder:
+        return "still held"
+    if subject.kernel.read(subject.va, 1) != clean:
+        return "a breakpoint is left"
+    beats, until = subject.beats(), time.monotonic() + ALIVE_SECONDS
+    while subject.beats() <= beats + 3:
+        if time.monotonic() > until:
+            return "no beats"
+        time.sleep(0.01)
+    return ""
+
+
+def attach(number: int, count: int) -> dict[str, Any]:
+    """Take control, stop, let go: `count` times."""
+    subject = Subject(number)
+    before = subject.complaints()
+    for _ in range(count):
+        subject.pilot.halt()
+        subject.pilot.give_back()
+    time.sleep(1)
+    return {
+        "attached": count,
+        "held": subject.machine.query(number).holder,
+        "complaints": subject.complaints()[len(before) :],
+    }
+
+
+def main(what: str, *words: str) -> None:
+    run = {"hits": hits, "kills": kills, "attach": attach, "busy": busy}[what]
+    print(json.dumps(run(*map(int, words))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
