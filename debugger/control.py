@@ -205,13 +205,14 @@ class RunControl:
         """Whether any CPU may run."""
         return not all(cpu.parked for cpu in self._cpus.values())
 
-    def park(self) -> None:
-        """Park every CPU; TargetError when none does."""
+    def park(self, cpus: Iterable[int] | None = None) -> None:
+        """Park CPUs, every one unless they are named; TargetError when none does."""
         machine = self.machine
-        stepping = [cpu for cpu, state in self._cpus.items() if state.step and not state.parked]
+        asked = {cpu: s for cpu, s in self._cpus.items() if cpus is None or cpu in set(cpus)}
+        stepping = [cpu for cpu, state in asked.items() if state.step and not state.parked]
         if stepping:
             self._wait(stepping, STEP_SECONDS)
-        wanted = [cpu for cpu, state in self._cpus.items() if not self._look(cpu, state)]
+        wanted = [cpu for cpu, state in asked.items() if not self._look(cpu, state)]
         for cpu in wanted:
             self._post(cpu, abi.VN_DBG_PARK)
         until = time.monotonic() + PARK_SECONDS
@@ -219,7 +220,7 @@ class RunControl:
             self._send_nmi(machine, wanted)
             self._wait(wanted, NMI_AGAIN_SECONDS)
             wanted = [cpu for cpu in wanted if not self._cpus[cpu].parked]
-        if self._cpus and not any(state.parked for state in self._cpus.values()):
+        if asked and not any(state.parked for state in asked.values()):
             raise TargetError(f"vnode {self.vnode}: no CPU answers the NMI")
 
     def _send_nmi(self, machine: Machine, cpus: Iterable[int]) -> None:

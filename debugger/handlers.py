@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from debugger import features, monitor, registers, resume
+from debugger import features, monitor, nonstop, registers, resume
 from debugger.errors import DebuggerError, TargetError
 from debugger.packet import PACKET_SIZE, escape, unescape
 from debugger.pilot import Pilot
+from debugger.resume import Way
 from debugger.session import EINVAL, SIGTRAP, Failure, Hex, Phase, Reply, Session
 from debugger.target import Liveness
 
@@ -27,7 +28,7 @@ _XFER = re.compile(rb":([a-z-]+):read:([^:]*):([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1
 _SEARCH = re.compile(rb":memory:([0-9a-fA-F]{1,16});([0-9a-fA-F]{1,16});(.+)", re.DOTALL)
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2})*")
 _BREAK = re.compile(rb"([0-4]),([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,4})(?:;.*)?", re.DOTALL)
-_WAYS = re.compile(rb"[cs]|[CS][0-9a-fA-F]{2}")
+_WAYS = re.compile(rb"[cst]|[CS][0-9a-fA-F]{2}")
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,8}")
 
 Handle = Callable[[Session, bytes], Reply]
@@ -295,7 +296,7 @@ def _supported(session: Session, args: bytes) -> Reply:
     ours = [
         b"PacketSize=%x" % PACKET_SIZE,
         b"QStartNoAckMode+;qXfer:features:read+;qXfer:threads:read+;qXfer:memory-map:read+",
-        b"vContSupported+;binary-upload+;swbreak+;hwbreak+",
+        b"vContSupported+;binary-upload+;swbreak+;hwbreak+;QNonStop+",
     ]
     if session.multiprocess:
         ours.append(b"multiprocess+")
@@ -367,7 +368,30 @@ def _command(session: Session, args: bytes) -> Reply:
 
 @_packet("?", "why is it stopped?")
 def _why(session: Session, _args: bytes) -> Reply:
+    if session.nonstop:
+        return nonstop.list_stopped(session)
     return session.stop_reply(SIGTRAP) if session.targets else b"W00"
+
+
+@_packet("QNonStop", "shall one CPU's stop leave the others running?")
+def _non_stop(session: Session, args: bytes) -> Reply:
+    if args not in (b":0", b":1"):
+        raise Failure(EINVAL, "QNonStop is 0 or 1")
+    session.nonstop = args == b":1"
+    session.resumed = set(session.targets) if session.nonstop else set()
+    return b"OK"
+
+
+@_packet("vStopped", "the next stop that was not told yet")
+def _next_stop(session: Session, _args: bytes) -> Reply:
+    return session.stops.fetched()
+
+
+@_packet("vCtrlC", "stop everything")
+def _stop_all(session: Session, _args: bytes) -> Reply:
+    for pid, target in session.targets.items():
+        nonstop.stop(session, pid, target, -1)
+    return b"OK"
 
 
 @_packet("!", "extended mode")
@@ -377,7 +401,7 @@ def _extended(_session: Session, _args: bytes) -> Reply:
 
 @_packet("vCont?", "which ways to resume?")
 def _resume_ways(_session: Session, _args: bytes) -> Reply:
-    return b"vCont;c;C;s;S"
+    return b"vCont;c;C;s;S;t"
 
 
 @_packet("vCont", "resume")
@@ -389,18 +413,18 @@ def _resume(session: Session, args: bytes) -> Reply:
             raise Failure(EINVAL, "no such way to resume")
         if action:
             pid, tid = session.numbers(ident) if ident else (-1, -1)
-            actions.append(resume.Action(how[:1] in (b"s", b"S"), pid, tid))
+            actions.append(resume.Action(resume.WAYS[how[:1].lower()], pid, tid))
     return resume.resume(session, actions)
 
 
 @_packet("c", "continue (old)")
 def _continue(session: Session, _args: bytes) -> Reply:
-    return resume.resume(session, [resume.Action(False, session.pid, -1)])
+    return resume.resume(session, [resume.Action(Way.CONTINUE, session.pid, -1)])
 
 
 @_packet("s", "step (old)")
 def _step(session: Session, _args: bytes) -> Reply:
-    return resume.resume(session, [resume.Action(True, session.pid, session.tid)])
+    return resume.resume(session, [resume.Action(Way.STEP, session.pid, session.tid)])
 
 
 @_packet("vAttach", "attach to a vnode")

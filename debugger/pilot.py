@@ -7,7 +7,7 @@ parked before it is reported.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from adeos.abi import Cause
@@ -61,10 +61,14 @@ class Pilot:
         """Readable when a CPU may have stopped; ControlLost."""
         return self.control.fileno()
 
-    def halt(self) -> None:
-        """Take control if need be and park every CPU; TargetError when that cannot be had."""
+    def halt(self, cpus: Sequence[int] | None = None) -> None:
+        """Take control if need be and park CPUs, all unless named; TargetError if none does."""
         self.control.take()
-        self.control.park()
+        self.control.park(cpus)
+
+    def parked(self, tid: int) -> bool:
+        """Whether the CPU of a thread is parked."""
+        return self.control.parked(tid - 1)
 
     def give_back(self) -> None:
         """Breakpoints go, the CPUs run, everything is as if nobody had been here."""
@@ -80,17 +84,18 @@ class Pilot:
         if not self._pending:
             self.control.run({tid - 1: step for tid, step in steps.items()})
 
-    def halted(self) -> Halt | None:
-        """The first CPU that stopped by itself; the others are parked.  ControlLost."""
+    def halted(self, *, others: bool = True) -> Halt | None:
+        """The first CPU that stopped by itself; with `others` all are parked then.  ControlLost."""
         if not self.control.held:
             raise ControlLost("control of the vnode was lost; it runs on, watched")
         stops = self.control.stops()
-        if stops:
+        if stops and others:
             self.control.park()
             # Breakpoints are run into again; hits of debug registers happen once.
-            self._pending.extend(
-                stop for n, stop in enumerate(stops) if not n or self._counts(stop)
-            )
+            self._pending.append(stops[0])
+            self._pending.extend(filter(self._counts, stops[1:]))
+        elif stops:
+            self._pending.extend(stops)
         if not self._pending:
             return None
         stop = self._pending.popleft()

@@ -6,23 +6,39 @@ control only those that an action names run; the others stay parked.
 """
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import NamedTuple
 
+from debugger import nonstop
 from debugger.errors import TargetError
 from debugger.session import SIGINT, Phase, Reply, Session
 from debugger.target import Liveness, Target
 
 
-class Action(NamedTuple):
-    """Of a vCont packet: step or continue, a process, a thread; -1 is every one."""
+class Way(Enum):
+    """What an action does to a thread."""
 
-    step: bool
+    CONTINUE = b"c"
+    STEP = b"s"
+    STOP = b"t"
+    """In non-stop alone."""
+
+
+WAYS = {way.value: way for way in Way}
+
+
+class Action(NamedTuple):
+    """Of a vCont packet: a process and a thread, -1 is every one."""
+
+    way: Way
     pid: int
     tid: int
 
 
 def resume(session: Session, actions: Sequence[Action]) -> Reply:
     """Carry the actions out; the first that fits a thread counts.  None: a stop reply follows."""
+    if session.nonstop:
+        return _resume_nonstop(session, actions)
     running = session.pid
     for pid, target in list(session.targets.items()):
         mine = [action for action in actions if action.pid in (-1, pid)]
@@ -38,12 +54,26 @@ def resume(session: Session, actions: Sequence[Action]) -> Reply:
     return None
 
 
+def _resume_nonstop(session: Session, actions: Sequence[Action]) -> Reply:
+    """Each action at once; what stops is told later."""
+    for action in actions:
+        for pid, target in session.targets.items():
+            if action.pid not in (-1, pid):
+                continue
+            session.resumed.add(pid)
+            if action.way is Way.STOP:
+                nonstop.stop(session, pid, target, action.tid)
+            elif target.pilot is not None and target.pilot.held:
+                target.pilot.resume(_of_cpus(target, [action]))
+    return b"OK"
+
+
 def _resume_one(session: Session, target: Target, actions: Sequence[Action]) -> Reply:
     """A reply when the target does not run, else None."""
     change = target.change()
     if change is not None and change.gone:
         return session.end(change)
-    steps = [action for action in actions if action.step]
+    steps = [action for action in actions if action.way is Way.STEP]
     if steps and steps[0].tid > 0 and target.thread(steps[0].tid) is not None:
         session.focus = steps[0].tid
     why = _refusal(session, target, steps)
@@ -68,7 +98,7 @@ def _of_cpus(target: Target, actions: Sequence[Action]) -> dict[int, bool]:
             continue
         action = next((a for a in actions if a.tid in (-1, thread.tid)), None)
         if action is not None:
-            chosen[thread.tid] = action.step
+            chosen[thread.tid] = action.way is Way.STEP
     return chosen
 
 

@@ -51,7 +51,7 @@ def converse(stream: Stream, session: Session) -> None:
     """Serve one client until it leaves; broken connections end it quietly."""
     with contextlib.suppress(ConnectionError, BrokenPipeError), contextlib.closing(session):
         while session.phase is not Phase.CLOSED:
-            if session.phase is Phase.RESUMED and not _readable(stream, session):
+            if session.waits and not _readable(stream, session):
                 reply = session.poll()
             else:
                 data = stream.recv(_RECV)

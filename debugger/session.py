@@ -13,8 +13,9 @@ from contextlib import suppress
 from enum import Enum
 
 from adeos.text import printable
-from debugger import packet
+from debugger import nonstop, packet
 from debugger.errors import TargetError
+from debugger.nonstop import Stops
 from debugger.packet import Event, Kind
 from debugger.pilot import Pilot
 from debugger.target import Change, Liveness, Target, Thread
@@ -89,6 +90,8 @@ class Session:
         self.physical = False
         self.pid = self.tid = 0  # what `g`, `m` and the like are about
         self.breakpoint_refused = False
+        self.nonstop = False
+        self.stops = Stops()
         self.resumed: set[int] = set()
         """The targets that a stop reply is awaited of."""
         self._focus: dict[int, int] = {}
@@ -133,6 +136,11 @@ class Session:
         for pid in list(self.targets):
             self.let_go(pid)
 
+    @property
+    def waits(self) -> bool:
+        """Whether poll() may have something to tell."""
+        return self.phase is Phase.RESUMED or (self.nonstop and bool(self.resumed))
+
     def wakeups(self) -> list[int]:
         """Descriptors that become readable when poll() may have something, while RESUMED."""
         pilots = [self.targets[pid].pilot for pid in self.resumed if pid in self.targets]
@@ -147,6 +155,9 @@ class Session:
 
     def poll(self) -> bytes:
         """While RESUMED: a stop or exit reply when something happened to a target."""
+        if self.nonstop:
+            nonstop.collect(self)
+            return self._with_console(self.stops.notification())
         if self.phase is Phase.RESUMED:
             for pid in sorted(self.resumed):
                 reply = self._poll_one(pid)
@@ -212,6 +223,17 @@ class Session:
             self.focus = self.target.focus
         self.tid = self.focus
         thread = self.thread(b"%x" % self.focus)
+        return self._stopped(signal, thread, why)
+
+    def event(self, pid: int, signal: int, tid: int, why: str = "") -> bytes:
+        """A stop reply for any thread of any target."""
+        selected, self.pid = self.pid, pid
+        thread = self.target.thread(tid) or Thread(tid, "", "", 0)
+        reply = self._stopped(signal, thread, why)
+        self.pid = selected
+        return reply
+
+    def _stopped(self, signal: int, thread: Thread, why: str) -> bytes:
         # clients that do not know the words would take them for register numbers
         word = b"%b;" % why.encode() if why and (self.stop_words or "watch" in why) else b""
         return b"T%02xthread:%b;core:%x;%b" % (signal, self.ident(thread.tid), thread.cpu, word)
@@ -316,8 +338,13 @@ class Session:
 
     def _send(self, reply: bytes) -> bytes:
         framed = packet.frame_hex(reply) if type(reply) is Hex else packet.frame(reply)
-        if self._extra:
+        framed = self._with_console(framed)
+        self._last = framed
+        return framed
+
+    def _with_console(self, framed: bytes) -> bytes:
+        """What say() said goes before it."""
+        if self._extra and framed:
             framed = b"".join([*self._extra, framed])
             self._extra.clear()
-        self._last = framed
         return framed

@@ -472,3 +472,55 @@ def test_two_vnodes_in_one_session(machine: Shared) -> None:
     assert client.ask(b"qfThreadInfo") == b"mp3.1,p3.2"
     assert client.ask(b"D;3") == b"OK"
     assert client.session.phase is not Phase.CLOSED
+
+
+@pytest.fixture
+def nonstop(controlled: Client) -> Client:
+    controlled.ask(b"qSupported:multiprocess+;swbreak+;hwbreak+")
+    assert controlled.ask(b"QNonStop:1") == b"OK"
+    assert controlled.ask(b"?") == b"OK"  # nothing stands still
+    return controlled
+
+
+def told(client: Client) -> bytes:
+    """The notification that poll() gives."""
+    data = client.session.poll()
+    assert data[:1] == b"%" or not data
+    return data[1:-3]
+
+
+def test_non_stop_stops_one_cpu(nonstop: Client, machine: Shared) -> None:
+    assert nonstop.ask(b"vCont;t:p2.2") == b"OK"
+    assert [machine.bridge.debug(cpu).state for cpu in (0, 1)] == [
+        abi.VN_DBG_RUNNING,
+        abi.VN_DBG_PARKED,
+    ]
+    assert told(nonstop) == b"Stop:T00thread:p2.2;core:1;"
+    assert told(nonstop) == b""  # until it is fetched
+    assert nonstop.ask(b"vStopped") == b"OK"
+    assert nonstop.ask(b"?") == b"T00thread:p2.2;core:1;"
+    assert nonstop.ask(b"vStopped") == b"OK"
+
+
+def test_non_stop_breakpoints_stop_one_cpu_each(nonstop: Client, machine: Shared) -> None:
+    nonstop.ask(b"vCont;t:p2.-1")
+    assert told(nonstop) == b"Stop:T00thread:p2.1;core:0;"
+    assert nonstop.ask(b"vStopped") == b"T00thread:p2.2;core:1;"
+    assert nonstop.ask(b"vStopped") == b"OK"
+    assert nonstop.ask(b"Z0,%x,1" % (BASE + 0x100)) == b"OK"
+    assert nonstop.ask(b"vCont;c:p2.1;c:p2.2") == b"OK"
+    machine.vnodes[1].stop(1, Cause.BREAK, BASE + 0x100)
+    assert told(nonstop) == b"Stop:T05thread:p2.2;core:1;swbreak:;"
+    assert machine.bridge.debug(0).state == abi.VN_DBG_RUNNING
+    machine.vnodes[1].stop(0, Cause.BREAK, BASE + 0x100)
+    assert told(nonstop) == b""
+    assert nonstop.ask(b"vStopped") == b"T05thread:p2.1;core:0;swbreak:;"
+    assert nonstop.ask(b"vStopped") == b"OK"
+    assert nonstop.ask(b"vCont;s:p2.1") == b"OK"
+    assert told(nonstop) == b"Stop:T05thread:p2.1;core:0;"
+
+
+def test_non_stop_reading_needs_no_stop(nonstop: Client) -> None:
+    assert nonstop.ask(b"m%x,2" % BASE) == b"0001"
+    assert nonstop.ask(b"vCont;c") == b"OK"
+    assert nonstop.ask(b"m%x,2" % BASE) == b"0001"

@@ -104,7 +104,7 @@ def test_no_packet_breaks_a_session(args: bytes, name: str) -> None:
 
 
 def test_unknown_packets_get_the_empty_reply(client: Client) -> None:
-    for unknown in (b"", b"vMustReplyEmpty", b"vFile:setfs:0", b"QNonStop:1", b"\xff", b"qTStatus"):
+    for unknown in (b"", b"vMustReplyEmpty", b"vFile:setfs:0", b"QPassSignals:1", b"\xff", b"qTStatus"):
         assert client.ask(unknown) == b""
 
 
@@ -173,7 +173,7 @@ def test_nothing_is_written_while_watching(client: Client, target: PlainTarget) 
 
 
 def test_continue_waits_for_the_interrupt(client: Client, target: PlainTarget) -> None:
-    assert client.ask(b"vCont?") == b"vCont;c;C;s;S"
+    assert client.ask(b"vCont?") == b"vCont;c;C;s;S;t"
     assert client.raw(frame(b"vCont;c")) == []
     assert client.session.phase is Phase.RESUMED
     assert client.session.poll() == b""

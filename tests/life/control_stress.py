@@ -13,10 +13,9 @@ import os
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from adeos.bridge import Bridge
 from adeos.kmb import KmbMachine
@@ -119,10 +118,8 @@ def hits(number: int, count: int) -> dict[str, Any]:
     }
 
 
-def busy(number: int) -> None:
+def busy(subject: Subject) -> NoReturn:
     """What a debugger does all the time; to be killed."""
-    subject = Subject(number)
-    print("ready", flush=True)
     while True:
         subject.pilot.halt()
         subject.pilot.insert(1, 0, subject.va, 1)
@@ -133,6 +130,7 @@ def busy(number: int) -> None:
             subject.wait(1.0)
         subject.pilot.remove(0, subject.va, 1)
         subject.pilot.resume(subject.every())
+        subject.pilot.give_back()
 
 
 def kills(number: int, count: int, seed: int) -> dict[str, Any]:
@@ -142,17 +140,24 @@ def kills(number: int, count: int, seed: int) -> dict[str, Any]:
     before = subject.complaints()
     clean = subject.kernel.read(subject.va, 1)
     bad: list[str] = []
+    held = 0
     for turn in range(count):
-        line = [sys.executable, "-m", "tests.life.control_stress", "busy", str(number)]
-        with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(chance.random() * 0.5)
-            os.kill(process.pid, signal.SIGKILL)
+        child = os.fork()  # what it opens for control is its own
+        if not child:
+            busy(subject)
+        time.sleep(chance.random() * 0.5)
+        held += bool(subject.machine.query(number).holder)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         problem = _aftermath(subject, clean)
         if problem:
             bad.append(f"{turn}: {problem}")
-    return {"kills": count, "bad": bad, "complaints": subject.complaints()[len(before) :]}
+    return {
+        "kills": count,
+        "held_when_killed": held,
+        "bad": bad,
+        "complaints": subject.complaints()[len(before) :],
+    }
 
 
 def _aftermath(subject: Subject, clean: bytes) -> str:
@@ -184,8 +189,30 @@ def attach(number: int, count: int) -> dict[str, Any]:
     }
 
 
+def hang(number: int) -> dict[str, Any]:
+    """A vnode with its interrupts off is stopped all the same, and is no crash while it is held."""
+    from adeos.bridge import RootBridge
+    from watchdog import paths
+    from watchdog.client import Client
+
+    subject = Subject(number)
+    subject.control.take()
+    client = Client(paths.control_socket())
+    client.call("inject", vnode=number, kind="irqhang")
+    root = RootBridge.open(subject.machine)
+    until = time.monotonic() + ALIVE_SECONDS
+    while (status := root.status(number)).state.name != "HELD" and time.monotonic() < until:
+        time.sleep(0.05)
+    subject.control.park()
+    frames = [subject.control.frame(cpu) for cpu in range(len(subject.every()))]
+    where = [subject.kernel.symbols.describe(frame.reg("rip")) for frame in frames if frame]
+    off = [not frame.reg("eflags") & 1 << 9 for frame in frames if frame]
+    subject.pilot.give_back()
+    return {"state": status.state.name, "reason": status.reason, "where": where, "off": off}
+
+
 def main(what: str, *words: str) -> None:
-    run = {"hits": hits, "kills": kills, "attach": attach, "busy": busy}[what]
+    run = {"hits": hits, "kills": kills, "attach": attach, "hang": hang}[what]
     print(json.dumps(run(*map(int, words))))
 
 
