@@ -67,6 +67,7 @@ asm(".pushsection .text, \"ax\"\n"
     ".globl vnode_trap_stub, vnode_trap_end\n"
     ".type vnode_trap_stub, @function\n"
     "vnode_trap_stub:\n"
+    "	endbr64\n"	/* its address is taken */
     "	cld\n"
     "	and $-16, %rsp\n"
     "	call vnode_trap_park\n"
