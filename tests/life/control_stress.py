@@ -83,7 +83,7 @@ def hits(number: int, count: int) -> dict[str, Any]:
     before = subject.complaints()
     subject.pilot.halt()
     seen = lost = 0
-    parks = []
+    parks: list[float] = []
     while seen < count:
         subject.pilot.insert(1, 0, subject.va, 1)
         subject.pilot.resume(subject.every())
@@ -103,9 +103,10 @@ def hits(number: int, count: int) -> dict[str, Any]:
     subject.pilot.resume(subject.every())
     for _ in range(20):
         time.sleep(0.05)
-        began = time.perf_counter()
+        began = subject.machine.tsc()
         subject.control.park()
-        parks.append(1e3 * (time.perf_counter() - began))
+        stopped = max(subject.control.cause(cpu - 1).tsc for cpu in subject.every())
+        parks.append((stopped - began) / subject.machine.info().tsc_khz)
         subject.pilot.resume(subject.every())
     subject.pilot.give_back()
     time.sleep(1)
