@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_TASKS = 1 << 22  # PID_MAX_LIMIT
 UNINTERRUPTIBLE, NOLOAD, REPORTED = 0x2, 0x400, 0x7F
+RTLOCK_WAIT, FROZEN = 0x1000, 0x8000  # shown as D; no state bits of older kernels
 STATES = "RSDTtXZP"
 PF_KTHREAD = 0x00200000
 
@@ -135,7 +136,9 @@ def read_task(kernel: Kernel, address: int, fields: _Fields | None = None) -> Ta
 
 
 def state_letter(state: int, exit_state: int) -> str:
-    """task_state_to_char() of include/linux/sched.h."""
+    """task_state_to_char() and __task_state_index() of include/linux/sched.h."""
     if state & (UNINTERRUPTIBLE | NOLOAD) == UNINTERRUPTIBLE | NOLOAD:
         return "I"
+    if state & (RTLOCK_WAIT | FROZEN):
+        return "D"
     return STATES[min(((state | exit_state) & REPORTED).bit_length(), len(STATES) - 1)]

@@ -50,7 +50,8 @@ _HELPERS = re.compile(
     | (?:__)?(?:copy_(?:to|from|user)\w*|get_user\w*|put_user\w*|csum_partial\w*|clear_page\w*
         |copy_page\w*|rep_\w+|usercopy_abort|check_heap_object|check_object_size)
     | (?:__|_)?raw_(?:spin|read|write)_\w+ | (?:native_|__pv_)?queued_(?:spin|read|write)_\w+
-    | do_raw_\w+ | __raw_callee_save\w+ | kvm_\w*wait\w* | pv_\w+ | rtlock_\w+ | rt_spin_\w+
+    | do_raw_\w+ | __raw_callee_save\w+ | kvm_\w*wait\w* | pv_\w+ | rtlock_\w+
+    | rt_(?:spin|read|write)_\w+ | (?:__)?rwbase_\w+
     | (?:__)?list_(?:add|del)\w*valid\w* | (?:__)?list_(?:add|del)\w*report
     | (?:__)?refcount_\w+ | (?:__)?kref_\w+ | fortify_panic | __fortify_\w+ | __stack_chk_fail
     | (?:__)?(?:kfree|kmalloc|kmem_cache|slab|ksize|krealloc|kvfree|vfree|vmalloc|kvmalloc)\w*

@@ -78,7 +78,14 @@ def build(directory: Path, headers: Path) -> bytes:
 
 
 def crash(
-    name: str, directory: Path, kernel: Path, module: bytes, *, kaslr: bool = False, cpu: int = 0
+    name: str,
+    directory: Path,
+    kernel: Path,
+    module: bytes,
+    *,
+    kaslr: bool = False,
+    cpu: int = 0,
+    patience: float = 120,
 ) -> Path:
     """The vmcore, by QEMU, of a guest that has failed; its RAM lies beside it as ram.raw."""
     fault = FAULTS[name]
@@ -92,7 +99,7 @@ def crash(
     with running(directory, kernel, archive, cmdline=line, memory=MEMORY, cpu="qemu64") as (
         qmp, _, process,
     ):  # fmt: skip
-        wait_for(directory / "console", fault.until or b"FAULT-BEGINS", process)
+        wait_for(directory / "console", fault.until or b"FAULT-BEGINS", process, patience)
         if not fault.until:
             time.sleep(1.5)  # it will say nothing
         qmp.command("stop")

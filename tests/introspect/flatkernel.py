@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Callable
 
 from introspect import modules
 from introspect.btf import Btf
@@ -38,15 +39,20 @@ TASK = {
 WORDS = ("__state", "exit_state", "on_cpu", "cpu", "pid", "tgid", "flags")
 
 
-def types() -> Btf:
+Extra = Callable[[BtfWriter, int], dict[str, tuple[int, int]]]
+
+
+def types(extra: Extra = lambda writer, u64: {}) -> Btf:
+    """`extra` adds types and returns more members of task_struct: offset and type by name."""
     w = BtfWriter()
     u16, u32, u64 = (w.int(f"u{8 * size}", size) for size in (2, 4, 8))
     text = w.array(w.int("char", 1), 16)
     head = w.struct("list_head", 16, [("next", u64, 0), ("prev", u64, 64)])
     thread = w.struct("thread_struct", 8, [("sp", u64, 0)])
     kinds = {"tasks": head, "thread_node": head, "comm": text, "thread": thread}
-    w.struct("task_struct", 112, [
-        (name, u32 if name in WORDS else kinds.get(name, u64), 8 * at) for name, at in TASK.items()
+    w.struct("task_struct", 144, [
+        *((n, u32 if n in WORDS else kinds.get(n, u64), 8 * at) for n, at in TASK.items()),
+        *((name, kind, 8 * at) for name, (at, kind) in extra(w, u64).items()),
     ])  # fmt: skip
     w.struct("signal_struct", 16, [("thread_head", head, 0)])
     w.struct("inactive_task_frame", 24, [("r13", u64, 0), ("bp", u64, 64), ("ret_addr", u64, 128)])
@@ -70,11 +76,12 @@ def types() -> Btf:
     return Btf(w.blob())
 
 
-def symbols() -> SymbolTable:
+def symbols(last: str = "last") -> SymbolTable:
+    """`last` is the function that the second task is blocked in."""
     names, starts = b"\0", array("I")
     for name, _ in SYMBOLS:
         starts.append(len(names))
-        names += name.encode() + b"\0"
+        names += (last if name == "last" else name).encode() + b"\0"
     offsets = array("Q", [address for _, address in SYMBOLS])
     return SymbolTable(0, 0, offsets, b"T" * len(SYMBOLS), names, starts)
 
@@ -124,11 +131,11 @@ def memory() -> bytearray:
     return out
 
 
-def kernel(content: bytes | bytearray) -> Kernel:
+def kernel(content: bytes | bytearray, btf: Btf = BTF, table: SymbolTable = TABLE) -> Kernel:
     """A Kernel whose memory is `content`, and zeros up to SIZE."""
     made = Kernel(
         BufferMemory([(0, bytes(content).ljust(SIZE, b"\0"))]), Layout(0, 0, 0, la57=False)
     )
-    made.__dict__.update(btf=BTF, page_offset=0)
-    made.__dict__["symbols"] = Symbols(TABLE, lambda: modules.tables(made))
+    made.__dict__.update(btf=btf, page_offset=0)
+    made.__dict__["symbols"] = Symbols(table, lambda: modules.tables(made))
     return made

@@ -7,7 +7,7 @@ import contextlib
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from introspect import modules
@@ -55,6 +55,7 @@ def test_a_thread_list_that_never_comes_back_ends() -> None:
     assert len(seen) <= 2
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_kernels_raise_only_our_errors(data: st.DataObject) -> None:
     memory = flatkernel.memory()
