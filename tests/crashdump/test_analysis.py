@@ -24,8 +24,11 @@ from crashdump.facts import Segment, find
 from crashdump.incident import Dump, DumpState, Evidence
 from crashdump.notes import CpuState
 from crashdump.store import IncidentStore
+from introspect import drgn_bridge
 from introspect.elfcore import ElfMemory
+from introspect.kernel import Kernel
 from introspect.memory import open_image
+from introspect.stack import describe
 from tests.crashdump.faults import FAULTS, MEMORY, build, crash
 from tests.introspect.conftest import stock_kernel
 
@@ -141,6 +144,19 @@ def test_a_deadlock_names_both_tasks_and_both_locks(cores: Cores) -> None:
     assert sem[1] == "rwsem" and sem[2].startswith("crash_writer ") and "crash_reader" in sem[4]
     (hung,) = [one for one in blocks(report, "hung") if isinstance(one, Table)]
     assert {"crash_ab", "crash_ba", "crash_reader"} <= {row[1] for row in hung.rows}
+
+
+def test_drgn_unwinds_through_a_module_without_debuginfo(cores: Cores) -> None:
+    pytest.importorskip("drgn")
+    kernel = Kernel.find(open_image(cores["deadlock"]))
+    program = drgn_bridge.program(kernel)
+    tasks = [task for task in kernel.tasks() if task.comm.startswith("crash_")]
+    assert len(tasks) == 4
+    for task in tasks:
+        ours = describe(kernel, kernel.backtrace(task))
+        names = [line.split("+")[0] for line in ours]
+        assert f"crasher_{task.comm[6:]}" in names and names[-1].startswith("ret_from_fork")
+        assert [frame.name for frame in program.stack_trace(task.pid)] == names
 
 
 def test_a_stale_write_tells_who_freed_the_object(cores: Cores) -> None:
