@@ -65,6 +65,8 @@ FAULTS = {
         until=b"FIX kmalloc-64",  # the kernel lives on
     ),
 }
+# For PREEMPT_RT alone; which of the tasks is reported first differs
+RT_FAULTS = {"rtlocks": Fault("", "", setup=FAULTS["deadlock"].setup)}
 
 
 def build(directory: Path, headers: Path) -> bytes:
@@ -88,7 +90,7 @@ def crash(
     patience: float = 120,
 ) -> Path:
     """The vmcore, by QEMU, of a guest that has failed; its RAM lies beside it as ram.raw."""
-    fault = FAULTS[name]
+    fault = (FAULTS | RT_FAULTS)[name]
     words = {"SETUP": fault.setup, "MASK": f"{1 << cpu:x}", "NAME": name}
     init = INIT
     for word, text in words.items():

@@ -128,19 +128,16 @@ static int crasher_lookup(void *unused)
 	return 0;
 }
 
-static void crasher_rt(void)
+static void crasher_sleeping(void)
 {
 	kthread_run(crasher_keeper, NULL, "crash_keeper");
 	kthread_run(crasher_spinner, NULL, "crash_spinner");
 	kthread_run(crasher_lookup, NULL, "crash_lookup");
 }
-#else
-static void crasher_rt(void) { }
 #endif
 
 static void crasher_deadlock(void)
 {
-	crasher_rt();
 	kthread_run(crasher_writer, NULL, "crash_writer");
 	kthread_run(crasher_ab, NULL, "crash_ab");
 	kthread_run(crasher_ba, NULL, "crash_ba");
@@ -213,6 +210,9 @@ static const struct {
 	{ "softlockup", crasher_busy },
 	{ "oom", crasher_hog },
 	{ "stale", crasher_stale },
+#ifdef CONFIG_PREEMPT_RT
+	{ "rtlocks", crasher_sleeping },
+#endif
 };
 
 static int __init crasher_init(void)
