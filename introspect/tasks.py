@@ -75,7 +75,7 @@ class _Fields:
         # since 5.14 (2f064a59a11f) __state, an int; a long before
         self.state = number("__state" if kind.has("__state") else "state")
         self.exit_state, self.on_cpu = number("exit_state"), number("on_cpu")
-        # since 5.17 (bcf9033e5449) in thread_info
+        # since 5.16 (bcf9033e5449) in thread_info
         self.cpu = number("cpu" if kind.has("cpu") else "thread_info.cpu")
 
 

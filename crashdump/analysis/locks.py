@@ -40,7 +40,7 @@ class LockKind(NamedTuple):
     functions: tuple[str, ...]
 
 
-# What waits on its own stack's record; kernels before 7.x
+# Found by the waiter's record on the stack (5.10 to 6.12 read)
 KINDS = (
     LockKind("mutex", "mutex", "mutex_waiter", ("__mutex_lock", "__ww_mutex_lock", "mutex_lock")),
     LockKind("rwsem", "rw_semaphore", "rwsem_waiter", ("rwsem_down_", "down_read", "down_write")),
