@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from introspect.btf_blob import MAGIC, Kind, index_types, split_blob
-from introspect.btf_type import BOOL, CHAR, SIGNED, Member, Place, Type
+from introspect.btf_type import BOOL, CHAR, SIGNED, Type
 from introspect.errors import Corrupt, NotFound
 
 __all__ = [
-    "BOOL", "CHAR", "MAGIC", "SIGNED", "Btf", "Kind", "Member", "Place", "Type", "split_blob",
+    "BOOL", "CHAR", "MAGIC", "SIGNED", "Btf", "Kind", "Type", "split_blob",
 ]  # fmt: skip
 
 MAX_NAME = 512
