@@ -188,19 +188,26 @@ def open_subject(path: Path, number: int = 0) -> Subject:
     from introspect.kernel import Kernel
     from introspect.memory import open_image
 
+    remark = ""
     try:
         with limit(OPEN_SECONDS):
-            image = open_image(path)
+            image = open_image(path, partial=True)
+            remark = _remark(image)
             kernels = list(islice(Kernel.find_all(image), number + 1)) if number else []
             if number and len(kernels) <= number:
                 raise NotReadable(f"{path}: has {len(kernels)} kernels, counted from 0")
             kernel = kernels[number] if number else Kernel.find(image)
-            return Subject(kernel, saved_registers(image), name=str(path))
+            return Subject(kernel, saved_registers(image), name=str(path), remark=remark)
     except IntrospectError as problem:
-        text = str(problem)
-        raise NotReadable(text if str(path) in text else f"{path}: {text}") from None
+        text = f"{problem}; the dump is {remark}" if remark else str(problem)
+        raise NotReadable(text if text.startswith(str(path)) else f"{path}: {text}") from None
     except _Expired:
         raise NotReadable(f"{path}: no kernel found in {OPEN_SECONDS:.0f} s of CPU time") from None
+
+
+def _remark(image: object) -> str:
+    missing = getattr(image, "missing", 0)
+    return f"truncated: {missing} bytes of memory are missing at its end" if missing else ""
 
 
 def analyze_file(path: Path, *, only: Sequence[str] = (), number: int = 0) -> Report:

@@ -31,6 +31,7 @@ from introspect.memory import open_image
 from introspect.stack import describe
 from tests.crashdump.faults import FAULTS, MEMORY, build, crash
 from tests.introspect.conftest import stock_kernel
+from tests.introspect.guest import READY, initramfs, running, wait_for
 
 pytestmark = pytest.mark.box
 ALL_OK = {"reason", "backtrace", "cpus", "locks", "hung", "log", "runqueues", "rcu", "memory",
@@ -115,6 +116,30 @@ def test_a_raw_image_is_analysed_by_the_same_command(cores: Cores) -> None:
         assert (report.title, report.culprit) == (FAULTS[name].title, FAULTS[name].culprit)
         (stack, *_) = [one for one in blocks(report, "backtrace") if isinstance(one, Stack)]
         assert stack.guess == (name == "oom")
+
+
+def test_a_truncated_vmcore_is_analysed_as_far_as_it_goes(cores: Cores, tmp_path: Path) -> None:
+    """Without KASLR the kernel lies low, and what is cut off are the last 16 MiB of the memory."""
+    cut = tmp_path / "vmcore"
+    with cores["null"].open("rb") as whole:
+        cut.write_bytes(whole.read(cores["null"].stat().st_size - (16 << 20)))
+    report = analyze_file(cut)
+    assert report.title == FAULTS["null"].title
+    (facts, *_) = [one for one in blocks(report, "reason") if isinstance(one, Facts)]
+    missing = re.match(r"truncated: (\d+) bytes", dict(facts.rows)["dump"])
+    assert missing and 0 <= (16 << 20) - int(missing[1]) < 4096  # QEMU ends a file with names
+    assert State.OK in {panel.state for panel in report.panels}
+    assert not [one.note for one in report.panels if one.note.startswith("internal error")]
+
+
+def test_the_memory_of_a_running_guest_is_analysed_by_the_same_command(tmp_path: Path) -> None:
+    with running(tmp_path, stock_kernel()[0], initramfs([])) as (_, raw, process):
+        wait_for(tmp_path / "console", READY, process)
+        report = analyze_file(raw)
+    assert report.title == "no failure found" and report.release
+    states = {panel.name: (panel.state, panel.note) for panel in report.panels}
+    wanted = ALL_OK - {"instruction", "registers", "backtrace"}  # nothing has failed
+    assert {name for name in wanted if states[name] != (State.OK, "")} == set()
 
 
 def test_the_instruction_and_registers_of_a_null_dereference(cores: Cores) -> None:
