@@ -67,6 +67,7 @@ RT_KINDS = (
 )  # fmt: skip
 BLOCKERS = ("mutex", "semaphore", "rwsem", "rwsem")  # by BLOCKER_TYPE_MASK of task.blocker
 BLOCKER_TYPE = 3
+CALL, CALL_SIZE = 0xE8, 5  # x86: call rel32
 
 
 @dataclass
@@ -104,10 +105,28 @@ def _waited_for(subject: Subject, task: Task) -> Lock | None:
     return None
 
 
-def _functions(subject: Subject, task: Task, count: int = 8) -> list[str]:
+def _functions(subject: Subject, task: Task) -> list[str]:
     """The innermost functions of a task's stack."""
-    frames = subject.task_trace(task).frames[:count]
+    frames = subject.task_trace(task).frames[:8]
     return [subject.function(frame.ip, frame.exact) for frame in frames]
+
+
+def _called(subject: Subject, task: Task, count: int = 12) -> list[str]:
+    """The innermost functions of a task's stack, and those called by a plain call instruction.
+
+    The latter may have jumped on: 6.12's mutex_lock() leaves no frame behind.
+    """
+    names: list[str] = []
+    for frame in subject.task_trace(task).frames[:count]:
+        names.append(subject.function(frame.ip, frame.exact))
+        try:
+            code = subject.kernel.read(frame.ip - CALL_SIZE, CALL_SIZE)
+        except IntrospectError:
+            continue
+        if code[0] == CALL and not frame.exact:
+            distance = int.from_bytes(code[1:], "little", signed=True)
+            names.append(subject.function(frame.ip + distance, True))
+    return names
 
 
 def _recorded(subject: Subject, task: Task) -> Lock | None:
@@ -186,7 +205,7 @@ def _rt_lock(subject: Subject, task: Task) -> Lock | None:
     except NotFound:
         base = kernel.btf.struct("rt_mutex")
     owner = subject.by_address.get(kernel.u64(lock + base.offset("owner")) & ~1)
-    names = _functions(subject, task, 12)
+    names = _called(subject, task)
     for one in RT_KINDS:
         if any(name.startswith(one.functions) for name in names):
             try:

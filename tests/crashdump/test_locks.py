@@ -17,7 +17,7 @@ from introspect.btf import Btf
 from introspect.errors import NotFound
 from tests.introspect import flatkernel
 from tests.introspect.btfwriter import BtfWriter
-from tests.introspect.flatkernel import INIT_TASK, SECOND
+from tests.introspect.flatkernel import INIT_TASK, SECOND, TEXT
 
 PI_BLOCKED_ON, BLOCKED_ON, BLOCKER = 112, 120, 128
 WAITER, LOCK = 0x900, 0x920  # LOCK: two words, then an owner at 16 and another at 24
@@ -51,7 +51,7 @@ def blocked(btf: Btf, member: int, value: int, function: str = "last") -> Subjec
     memory += bytes(LOCK + 32 - len(memory))
     struct.pack_into("<QQ", memory, WAITER, 0, LOCK + 8)
     struct.pack_into("<QQ", memory, LOCK + 16, INIT_TASK | 1, INIT_TASK)
-    return Subject(flatkernel.kernel(memory, btf, flatkernel.symbols(function)), {})
+    return Subject(flatkernel.kernel(memory, btf, flatkernel.symbols(last=function)), {})
 
 
 def only(subject: Subject) -> Lock:
@@ -93,6 +93,16 @@ def test_a_task_names_the_lock_it_waits_for(
 def test_the_lock_around_an_rt_mutex(function: str, kind: str, before: int) -> None:
     lock = only(blocked(REALTIME, PI_BLOCKED_ON, WAITER, function))
     assert (lock.address, lock.kind) == (LOCK + 8 - before, kind)
+
+
+def test_a_function_that_jumped_on_is_known_by_its_call() -> None:
+    subject = blocked(REALTIME, PI_BLOCKED_ON, WAITER, "rt_mutex_slowlock")
+    memory = bytearray(subject.kernel.read(0, flatkernel.SIZE).ljust(TEXT + 0x400, b"\0"))
+    returns, tail = TEXT + 0x110, TEXT + 0x300
+    struct.pack_into("<Bi", memory, returns - 5, 0xE8, tail - returns)
+    table = flatkernel.symbols(last="rt_mutex_slowlock", tail="mutex_lock")
+    lock = only(Subject(flatkernel.kernel(memory, REALTIME, table), {}))
+    assert (lock.address, lock.kind) == (LOCK + 8, "mutex")
 
 
 def test_a_wild_pointer_is_no_lock() -> None:

@@ -28,7 +28,7 @@ SYMBOLS = (
     ("init_task", INIT_TASK), ("modules", MODULES), ("btf_modules", BTF_MODULES),
     ("__start_orc_unwind_ip", IPS), ("__stop_orc_unwind_ip", IPS + 12),
     ("__start_orc_unwind", ORC), ("_stext", TEXT), ("first", TEXT), ("second", TEXT + 0x100),
-    ("last", TEXT + 0x200), ("_etext", TEXT_END), ("_end", TEXT_END + 8),
+    ("last", TEXT + 0x200), ("tail", TEXT + 0x300), ("_etext", TEXT_END), ("_end", TEXT_END + 8),
 )  # fmt: skip
 # type, module.list, module.name and so on: offsets in bytes
 TASK = {
@@ -76,12 +76,12 @@ def types(extra: Extra = lambda writer, u64: {}) -> Btf:
     return Btf(w.blob())
 
 
-def symbols(last: str = "last") -> SymbolTable:
-    """`last` is the function that the second task is blocked in."""
+def symbols(**renamed: str) -> SymbolTable:
+    """`last` is the function that the second task is blocked in, `tail` is on no stack."""
     names, starts = b"\0", array("I")
     for name, _ in SYMBOLS:
         starts.append(len(names))
-        names += (last if name == "last" else name).encode() + b"\0"
+        names += renamed.get(name, name).encode() + b"\0"
     offsets = array("Q", [address for _, address in SYMBOLS])
     return SymbolTable(0, 0, offsets, b"T" * len(SYMBOLS), names, starts)
 
