@@ -17,7 +17,7 @@ from bench import stock
 from crashdump import capture, export, vmcore
 from crashdump.analysis import html, redact
 from crashdump.analysis.report import Facts, Lines, Report, Stack, State, Table, decode
-from crashdump.analysis.run import NAMES, NotReadable, analyze_file
+from crashdump.analysis.run import NAMES, NotReadable, analyze_file, kernels
 from crashdump.analysis.text import render
 from crashdump.export import Format
 from crashdump.facts import Segment, find
@@ -130,6 +130,14 @@ def test_a_truncated_vmcore_is_analysed_as_far_as_it_goes(cores: Cores, tmp_path
     assert missing and 0 <= (16 << 20) - int(missing[1]) < 4096  # QEMU ends a file with names
     assert State.OK in {panel.state for panel in report.panels}
     assert not [one.note for one in report.panels if one.note.startswith("internal error")]
+
+
+def test_the_kernels_of_a_dump_are_listed(cores: Cores) -> None:
+    (kernel,) = kernels(cores["null"].with_name("ram.raw"))
+    report = analyze_file(cores["null"])
+    assert (kernel.release, kernel.build_id) == (report.release, report.build_id)
+    with pytest.raises(NotReadable, match="has 1 kernels"):
+        analyze_file(cores["null"], number=1)
 
 
 def test_the_memory_of_a_running_guest_is_analysed_by_the_same_command(tmp_path: Path) -> None:
