@@ -117,7 +117,7 @@ def crash(symbols: Path, vmcore: Path) -> dict[str, str]:
     commands = [f"{name} > {path}" for name, path in outputs.items()]
     script.write_text("\n".join([*commands, "quit", ""]))
     command = [*crash_command(), "-s", "-i", script, symbols, vmcore]
-    run(command, env={**os.environ, "TERM": "dumb"}, stdin=subprocess.DEVNULL)
+    run(command, 900, env={**os.environ, "TERM": "dumb"}, stdin=subprocess.DEVNULL)
     return {name: path.read_text(errors="replace") for name, path in outputs.items()}
 
 
