@@ -7,9 +7,9 @@ IMAGE is a bzImage, CRASHER.KO is built from a copy of tests/introspect/crasher:
 
     make -C HEADERS M=COPY CONFIG_DEBUG_INFO_BTF_MODULES= modules
 
-Prints for each fault (all of
-tests/crashdump/faults.py unless some are named) whether the title and the culprit are right and
-which panels could not be read; of "deadlock", and of "rtlocks" on PREEMPT_RT, also the locks.
+Prints for each fault (all of tests/crashdump/faults.py unless some are named) whether the title and
+the culprit are right and which panels could not be read; of "deadlock", and of "rtlocks" on
+PREEMPT_RT, also the locks.
 """
 
 from __future__ import annotations
