@@ -87,7 +87,7 @@ def crash(
     *,
     kaslr: bool = False,
     cpu: int = 0,
-    patience: float = 120,
+    patience: float = 240,
 ) -> Path:
     """The vmcore, by QEMU, of a guest that has failed; its RAM lies beside it as ram.raw."""
     fault = (FAULTS | RT_FAULTS)[name]

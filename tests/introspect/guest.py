@@ -175,7 +175,7 @@ def magic_sysrq(directory: Path, qmp: Qmp, key: bytes) -> None:
                 pass
 
 
-def wait_for(path: Path, text: bytes, process: Any, seconds: float = 120) -> None:
+def wait_for(path: Path, text: bytes, process: Any, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if path.exists() and text in path.read_bytes():
