@@ -1,156 +1,160 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long reading a dump takes, side by side with drgn when debuginfo is at hand.
+"""How long reading a dump takes, side by side with drgn and crash, which need debuginfo.
 
-    python bench/introspect.py DUMP [--vmlinux DEBUGINFO-VMLINUX] [--runs 5]
+    python bench/introspect.py DUMP [--oracle] [--runs 7]         # a dump at hand
+    python bench/introspect.py --boot 1024 [--oracle] [--runs 7]  # of a guest of 1 GiB made now
+    python bench/introspect.py DUMP --sizes [--runs 7]            # images of 64 GiB and of 8 GiB
 
-Each run is a new process; ours and drgn's take turns on the same file.  What is timed is
-opening, the log, the task list and the stack of every task that does not run.  "cold" runs
-have no symbol cache.  Memory is the peak resident size.
+--oracle fetches crash 8.0.6 and the kernel's debuginfo as the oracle tests do.  Each run is a new
+process and the readers take turns on the same file, which is in the page cache; all of them open it
+and read the log, the task list and the stack of every task.  "cold" has no symbol cache.  On a busy
+machine compare the CPU times.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
+import struct
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import readers
+from bench.readers import Row
+from crashdump import vmcore
+from crashdump.facts import Segment, find
+from crashdump.notes import CpuState
+from introspect.elfcore import ElfMemory
+from introspect.kernel import Kernel
+from introspect.memory import open_image
 
-def ours(dump: str) -> dict[str, float]:
-    started = time.perf_counter()
-    from introspect.kernel import Kernel
-    from introspect.memory import open_image
-    from introspect.stack import describe
-
-    marks = {"import": time.perf_counter()}
-    kernel = Kernel.find(open_image(dump))
-    marks["find"] = time.perf_counter()
-    log = sum(1 for _ in kernel.log())
-    marks["log"] = time.perf_counter()
-    kernel.symbols.address("init_task")
-    marks["symbols"] = time.perf_counter()
-    tasks = list(kernel.tasks())
-    marks["types and tasks"] = time.perf_counter()
-    frames = sum(
-        len(describe(kernel, kernel.backtrace(task))) for task in tasks if not task.running
-    )
-    marks["stacks"] = time.perf_counter()
-    return result(started, marks, log=log, tasks=len(tasks), frames=frames)
+SPARSE, FILLED = 64 << 30, 8 << 30
+CHUNK = 16 << 20
+REGISTERS = struct.Struct("<27Q")  # struct user_regs_struct
+Turn = Callable[[], Row]
 
 
-def locating(dump: str) -> dict[str, float]:
-    """Finding the kernel without VMCOREINFO: both ways over all of memory."""
-    from introspect import locate
-    from introspect.memory import open_image
+@contextmanager
+def booted(mebibytes: int) -> Iterator[str]:
+    """A vmcore, by QEMU, of the newest kernel at hand, which panicked."""
+    from tests.introspect.conftest import stock_kernel
+    from tests.introspect.guest import boot
 
+    with tempfile.TemporaryDirectory() as place:
+        core = Path(place) / "vmcore.elf"
+        boot(
+            Path(place), stock_kernel()[0], [], elf=core, memory=mebibytes, cmdline="panic=0",
+            after="echo c >/proc/sysrq-trigger", until=b"end Kernel panic",
+        )  # fmt: skip
+        yield str(core)
+
+
+def as_vmcore(dump: str, out: Path) -> str:
+    """The same memory and registers as the product writes them: drgn and crash open that."""
     memory = open_image(dump)
-    started = time.perf_counter()
-    by_text = list(locate.kernel_texts(memory))
-    marks = {"by text": time.perf_counter()}
-    by_table = list(locate.texts_by_page_table(memory))
-    marks["by page table"] = time.perf_counter()
-    return result(started, marks, kernels=len(set(by_text) | set(by_table)))
-
-
-def drgn(dump: str, vmlinux: str) -> dict[str, float]:
-    started = time.perf_counter()
-    import drgn as library
-    from drgn.helpers.linux.pid import for_each_task
-    from drgn.helpers.linux.printk import get_printk_records
-
-    marks = {"import": time.perf_counter()}
-    prog = library.Program()
-    prog.set_core_dump(dump)
-    prog.load_debug_info([vmlinux])
-    marks["find"] = time.perf_counter()
-    log = len(get_printk_records(prog))
-    marks["log"] = time.perf_counter()
-    tasks = list(for_each_task(prog))
-    marks["types and tasks"] = time.perf_counter()
-    frames = 0
-    for task in tasks:
-        try:
-            frames += sum(1 for frame in prog.stack_trace(task) if frame.name)
-        except ValueError:
-            continue
-    marks["stacks"] = time.perf_counter()
-    return result(started, marks, log=log, tasks=len(tasks), frames=frames)
-
-
-def result(started: float, marks: dict[str, float], **counts: int) -> dict[str, float]:
-    out: dict[str, float] = {}
-    before = started
-    for name, at in marks.items():
-        out[f"{name} ms"] = 1000 * (at - before)
-        before = at
-    out["total ms"] = 1000 * (before - started)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    out["peak MiB"] = int(peak.split()[1]) / 1024
-    return {**out, **counts}
-
-
-def child(kind: str, arguments: list[str], cache: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", kind, *arguments]
-    environment = {**os.environ, "VNODE_DEBUG_CACHE": cache}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        raise SystemExit(f"{kind}: {done.stderr.strip()}")
-    return dict(json.loads(done.stdout))
-
-
-def with_vmcoreinfo(dump: str, out: Path) -> str:
-    """The same memory as a vmcore that drgn opens: it needs the VMCOREINFO note."""
-    from introspect.elfcore import PT_LOAD, PT_NOTE
-    from introspect.kernel import Kernel
-    from introspect.memory import open_image
-    from tests.introspect.elfwriter import elf_core, elf_note
-
-    memory = open_image(dump)
-    note = elf_note(b"VMCOREINFO", 0, Kernel.find(memory).vmcoreinfo_raw)
-    loads = [(PT_LOAD, start, memory.read(start, size)) for start, size in memory.ranges]
-    out.write_bytes(elf_core([(PT_NOTE, 0, note), *loads]))
+    registers = memory.registers if isinstance(memory, ElfMemory) else []
+    cpus = [CpuState(number, REGISTERS.unpack(raw)) for number, raw in enumerate(registers)]
+    segments = [
+        Segment(start, memoryview(memory.read(start, size))) for start, size in memory.ranges
+    ]
+    vmcore.write(out, segments, cpus, find(segments))
     return str(out)
 
 
-def measure(dump: str, vmlinux: str | None, runs: int) -> dict[str, list[dict[str, float]]]:
-    rows: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as warm:
-        if vmlinux:
-            dump = with_vmcoreinfo(dump, Path(warm) / "vmcore")
-        child("ours", [dump], warm)
-        for _ in range(runs):
-            with tempfile.TemporaryDirectory() as cold:
-                rows.setdefault("introspect, cold", []).append(child("ours", [dump], cold))
-            rows.setdefault("introspect, cached", []).append(child("ours", [dump], warm))
-            rows.setdefault("locate", []).append(child("locating", [dump], warm))
-            if vmlinux:
-                rows.setdefault("drgn, debuginfo", []).append(child("drgn", [dump, vmlinux], warm))
-    return rows
+def side_by_side(dump: str, warm: str, vmlinux: str | None) -> dict[str, Turn]:
+    def cold() -> Row:
+        with tempfile.TemporaryDirectory() as empty:
+            return readers.run("introspect", dump, cache=empty)
+
+    turns: dict[str, Turn] = {
+        "introspect, cold": cold,
+        "introspect, cached": lambda: readers.run("introspect", dump, cache=warm),
+        "locate": lambda: readers.run("locate", dump, cache=warm),
+    }
+    if vmlinux:
+        turns["drgn, debuginfo"] = lambda: readers.run("drgn", dump, vmlinux, cache=warm)
+        turns["crash, debuginfo"] = lambda: readers.run("crash", dump, vmlinux, cache=warm)
+    return turns
+
+
+def raw_image(dump: str, out: Path, size: int, *, fill: bool) -> str:
+    """The dump's memory at the start of a raw image of `size`; what follows is a hole or data."""
+    memory = open_image(dump)
+    with out.open("wb") as file:
+        for start, length in memory.ranges:
+            for at in range(start, start + length, CHUNK):
+                data = memory.read(at, min(CHUNK, start + length - at))
+                if data.count(0) != len(data):
+                    file.seek(at)
+                    file.write(data)
+        end = max(start + length for start, length in memory.ranges)
+        block = bytes(range(1, 256)) * (CHUNK // 255)
+        for at in range(end, size if fill else 0, len(block)):
+            file.seek(at)
+            file.write(block[: size - at])
+        file.truncate(size)
+    return str(out)
+
+
+def sizes(dump: str, place: Path) -> dict[str, Turn]:
+    sparse = raw_image(dump, place / "sparse", SPARSE, fill=False)
+    filled = raw_image(dump, place / "filled", FILLED, fill=True)
+    return {
+        f"{what}, {kind}": lambda path=path, kind=kind: readers.run(kind, path, cache=str(place))
+        for what, path in (("64 GiB with holes", sparse), ("8 GiB of data", filled))
+        for kind in ("introspect", "locate")
+    }
+
+
+def measure(turns: dict[str, Turn], runs: int) -> None:
+    rows: dict[str, list[Row]] = {name: [] for name in turns}
+    for turn in turns.values():  # fills the caches
+        turn()
+    for _ in range(runs):
+        for name, turn in turns.items():
+            rows[name].append(turn())
+    for name, taken in rows.items():
+        print(f"\n{name} (median of {runs}, best in brackets)")
+        for key in taken[0]:
+            values = [row[key] for row in taken]
+            print(f"  {key:<20} {statistics.median(values):10.1f}  [{min(values):.1f}]")
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--child"]:
-        run = {"ours": ours, "drgn": drgn, "locating": locating}[sys.argv[2]]
-        print(json.dumps(run(*sys.argv[3:])))
-        return
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("dump")
-    parser.add_argument("--vmlinux")
-    parser.add_argument("--runs", type=int, default=5)
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("dump", nargs="?")
+    parser.add_argument("--boot", type=int, metavar="MIB")
+    parser.add_argument("--oracle", action="store_true")
+    parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
-    for name, rows in measure(options.dump, options.vmlinux, options.runs).items():
-        print(f"\n{name} (median of {len(rows)}, best in brackets)")
-        for key in rows[0]:
-            values = [row[key] for row in rows]
-            print(f"  {key:<20} {statistics.median(values):10.1f}  [{min(values):.1f}]")
+    if (options.dump is None) == (options.boot is None):
+        parser.error("name a dump or --boot MIB")
+    if options.boot:
+        with booted(options.boot) as dump:
+            bench(dump, options)
+    else:
+        bench(options.dump, options)
+
+
+def bench(dump: str, options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        if options.sizes:
+            measure(sizes(dump, place), options.runs)
+            return
+        vmlinux = None
+        if options.oracle:
+            from tests.crashdump import oracle
+
+            vmlinux = str(oracle.vmlinux(Kernel.find(open_image(dump)).release))
+            dump = as_vmcore(dump, place / "vmcore")
+        measure(side_by_side(dump, name, vmlinux), options.runs)
 
 
 if __name__ == "__main__":

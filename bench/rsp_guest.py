@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench import stock
+from box.cpio import Archive
 from debugger.target import Change, Identity, KernelTarget, Liveness
 from introspect.kernel import Kernel
 from introspect.memory import BufferMemory, map_file
@@ -59,14 +60,12 @@ def _module(name: str) -> bytes:
     return found[0].read_bytes() if found else b""
 
 
-def _cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
-    """A newc archive of name -> (mode, content)."""
-    parts = []
-    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))]):
-        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-        head = b"070701" + b"".join(b"%08x" % value for value in fields) + name.encode() + b"\0"
-        parts += [head + bytes(-len(head) % 4), data + bytes(-len(data) % 4)]
-    return b"".join(parts)
+def _initrd() -> bytes:
+    archive = Archive()
+    archive.file("bin/busybox", Path("/bin/busybox").read_bytes(), 0o755)
+    archive.file("init", _INIT.encode(), 0o755)
+    archive.file("pktgen.ko", _module("pktgen"))
+    return gzip.compress(archive.finish(), 1)
 
 
 class Guest:
@@ -79,14 +78,7 @@ class Guest:
         self.ram = (shm if shm.is_dir() else directory) / f"rsp-guest-{os.getpid()}-{id(self):x}"
         self.gdb_socket = directory / "gdb.sock"
         initrd = directory / "initrd.gz"
-        busybox = Path("/bin/busybox").read_bytes()
-        files = {
-            "bin": (0o40755, b""),
-            "bin/busybox": (0o100755, busybox),
-            "init": (0o100755, _INIT.encode()),
-            "pktgen.ko": (0o100644, _module("pktgen")),
-        }
-        initrd.write_bytes(gzip.compress(_cpio(files), 1))
+        initrd.write_bytes(_initrd())
         self._process = subprocess.Popen(self._command(initrd, append))
         try:
             self._console = self._connect(directory / "serial.sock")

@@ -40,6 +40,8 @@ def is_number(word: str) -> bool:
         "vnode-debug analyze 3                        incident 3",
         "vnode-debug analyze ./vmcore -M locks -M hung",
         "vnode-debug analyze ./vmcore --html report.html",
+        "vnode-debug analyze ./box.ram --kernels       which kernels are in it",
+        "vnode-debug analyze ./box.ram --kernel 2",
         "vnode-debug analyze 3 --html - > report.html",
         "vnode-debug analyze 3 --json | jq -r .title",
     ],
@@ -64,6 +66,7 @@ def is_number(word: str) -> bool:
     metavar="N",
     help="The Nth kernel in a memory that holds several, from 0.",
 )
+@click.option("--kernels", "listing", is_flag=True, help="List the kernels in a file and end.")
 @click.option("--how", is_flag=True, help="Show the gdb, drgn and crash lines for each part.")
 def command(
     session: Session,
@@ -71,9 +74,13 @@ def command(
     modules: tuple[str, ...],
     html: str | None,
     kernel: int,
+    listing: bool,
     how: bool,
 ) -> None:
     """Explain a crash from memory alone."""
+    if listing:
+        list_kernels(session, target)
+        return
     report = analyze(session, target, modules, kernel)
     if html is not None:
         write_html(session, report, html)
@@ -96,6 +103,11 @@ def analyze(session: Session, target: str, modules: tuple[str, ...], kernel: int
         if kernel:
             raise click.UsageError("--kernel goes with a file: an incident is one kernel's")
         return run.analyze_incident(session.store(), number, only=modules)
+    return run.analyze_file(existing(target), only=modules, number=kernel)
+
+
+def existing(target: str) -> Path:
+    """The file of that name."""
     path = Path(target)
     try:
         there = path.is_file()
@@ -103,7 +115,34 @@ def analyze(session: Session, target: str, modules: tuple[str, ...], kernel: int
         there = False
     if not there:
         raise NotFound(f"{target}: no such file (an incident is named by its number)")
-    return run.analyze_file(path, only=modules, number=kernel)
+    return path
+
+
+def list_kernels(session: Session, target: str) -> None:
+    """The kernels in a memory file, numbered as --kernel counts them."""
+    from crashdump.analysis.run import kernels
+
+    if is_number(target):
+        raise click.UsageError("--kernels goes with a file: an incident is one kernel's")
+    found = [
+        {
+            "number": number,
+            "release": kernel.release,
+            "build_id": kernel.build_id,
+            "phys_base": kernel.phys_base,
+            "kaslr_offset": kernel.kaslr_offset,
+        }
+        for number, kernel in enumerate(kernels(existing(target)))
+    ]
+    if session.json:
+        output.write_json(found)
+        return
+    rows = [
+        (str(one["number"]), str(one["release"]), f"{one['phys_base']:#x}", str(one["build_id"]))
+        for one in found
+    ]
+    headers = ("N", "RELEASE", "PHYS BASE", "BUILD ID")
+    output.write(output.table(headers, rows, right=frozenset("N")))
 
 
 def write_html(session: Session, report: Report, out: str) -> None:

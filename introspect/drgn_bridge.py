@@ -13,6 +13,7 @@ introspect.object.GLOBALS and of ARRAYS below are known, others are not.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def program(kernel: Kernel) -> Any:
         prog.add_memory_segment(start, size, read, physical=True)
     prog.set_linux_kernel_custom(kernel.vmcoreinfo_raw, kernel.live)
     add_finders(prog, kernel)
-    _add_main_module(prog, kernel)
+    _add_modules(prog, kernel)
     return prog
 
 
@@ -78,7 +79,7 @@ def core_dump(kernel: Kernel, path: Path) -> Any | None:
     except (ValueError, OSError, LookupError):
         return None
     add_finders(prog, kernel)
-    _add_main_module(prog, kernel)
+    _add_modules(prog, kernel)
     return prog
 
 
@@ -93,11 +94,20 @@ def add_finders(prog: Any, kernel: Kernel) -> None:
     prog.register_symbol_finder(FINDER, SymbolFinder(kernel).find, enable_index=-1)
 
 
-def _add_main_module(prog: Any, kernel: Kernel) -> None:
-    """vmlinux's address range: with it drgn unwinds by the ORC tables in memory."""
-    address = kernel.symbols.table.address
-    module = prog.main_module("kernel", create=True)
-    module.address_ranges = [(address("_stext"), address("_end"))]
+def _add_modules(prog: Any, kernel: Kernel) -> None:
+    """Address ranges of vmlinux and its modules: with them drgn unwinds by ORC in memory.
+
+    A module that drgn cannot read is left out, and so are those after a broken link.
+    """
+    drgn, address = _drgn(), kernel.symbols.table.address
+    main = prog.main_module("kernel", create=True)
+    main.address_ranges = [(address("_stext"), address("_end"))]
+    with contextlib.suppress(IntrospectError):
+        for module in kernel.modules():
+            with contextlib.suppress(LookupError, drgn.FaultError):
+                structure = drgn.Object(prog, "struct module *", module.address)
+                known = prog.linux_kernel_loadable_module(structure, create=True)
+                known.address_ranges = module.ranges
 
 
 class TypeFinder:

@@ -44,13 +44,21 @@ class Note(NamedTuple):
 
 
 class ElfMemory(FileMemory):
-    """The physical memory of a vmcore, and what its notes tell."""
+    """The physical memory of a vmcore, and what its notes tell.
+
+    missing  bytes that its headers promise and the file does not hold
+    """
 
     def __init__(
-        self, path: Path, segments: Sequence[tuple[int, int, int]], notes: Sequence[Note]
+        self,
+        path: Path,
+        segments: Sequence[tuple[int, int, int]],
+        notes: Sequence[Note],
+        missing: int = 0,
     ) -> None:
         super().__init__(path, segments)
         self.notes = notes
+        self.missing = missing
 
     @property
     def vmcoreinfo_raw(self) -> bytes | None:
@@ -76,28 +84,31 @@ def prstatus_registers(notes: Sequence[Note]) -> list[bytes]:
     ]
 
 
-def open_elf(path: Path) -> ElfMemory:
-    """Opens a vmcore; BadImage says why a file is none."""
+def open_elf(path: Path, *, partial: bool = False) -> ElfMemory:
+    """Opens a vmcore; BadImage says why a file is none, or that it is truncated (not `partial`)."""
     mapped, size = map_file(path)
+    missing = 0
     segments = list(program_headers(mapped, str(path)))
     notes: list[Note] = []
     loads = []
     for segment in segments:
         if segment.type == PT_LOAD and segment.file_size:
-            loads.append(_clip(path, segment, size))
+            there = min(max(size - segment.offset, 0), segment.file_size)
+            if there < segment.file_size and not partial:
+                raise BadImage(_truncated(path, segment, size))
+            missing += segment.file_size - there
+            loads.append((segment.pa, segment.offset, there))
         elif segment.type == PT_NOTE:
             end = segment.offset + min(segment.file_size, MAX_NOTES)
             notes += parse_notes(bytes(mapped[segment.offset : end]))
-    return ElfMemory(path, _without_overlaps(loads), notes)
+    return ElfMemory(path, _without_overlaps(loads), notes, missing)
 
 
-def _clip(path: Path, segment: Segment, size: int) -> tuple[int, int, int]:
-    if segment.offset >= size or segment.offset + segment.file_size > size:
-        raise BadImage(
-            f"{path}: segment of {segment.file_size} bytes at file offset {segment.offset} is past "
-            f"the end of the file ({size} bytes): the vmcore is truncated"
-        )
-    return segment.pa, segment.offset, segment.file_size
+def _truncated(path: Path, segment: Segment, size: int) -> str:
+    return (
+        f"{path}: segment of {segment.file_size} bytes at file offset {segment.offset} is past "
+        f"the end of the file ({size} bytes): the vmcore is truncated"
+    )
 
 
 def _without_overlaps(loads: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

@@ -8,7 +8,7 @@ Layouts that are told apart by what is there, never by version:
 * 6.2 (60443c88f3a8): seqs_of_names between markers and token_table
 * 6.4 (404bad70fcf7): offsets and relative_base after token_index
 * 6.15 (01157ddc58dc): no absolute per-CPU symbols; all offsets from the base
-* 7.0: offsets relative to their own place, no relative_base, aligned to four bytes
+* 7.2 (6.12 not yet): offsets relative to their own place, no relative_base, aligned to four bytes
 
 A name is a length (two bytes when bit 7 is set, 6.1: 73bbb94466fd) and as
 many token numbers; the first expanded character is the symbol's type.
@@ -280,7 +280,7 @@ def _token_tables(data: bytes, digits: int) -> tuple[int, int] | None:
 def _around(data: bytes, table: int, index: int, base_va: int | None) -> Tables | None:
     """The tables that belong to a token table, verified."""
     for at in itertools.chain(_by_markers(data, table), _by_count(data, table)):
-        for names in (at + 8, at + 4):  # 7.0 aligns to four bytes
+        for names in (at + 8, at + 4):  # 7.2 aligns to four bytes
             tables = _verify(data, at, names, table, index, base_va)
             if tables:
                 return tables

@@ -126,7 +126,7 @@ class Kernel:
         phys_base = info.number("phys_base")
         root = info.symbol("swapper_pg_dir") - KERNEL_MAP + phys_base
         encryption = info.number("sme_mask") if "NUMBER(sme_mask)" in info else 0
-        # pgtable_l5_enabled is written since 4.17; before there were no five levels
+        # kernels that do not write pgtable_l5_enabled have no five levels
         la57 = "NUMBER(pgtable_l5_enabled)" in info and info.number("pgtable_l5_enabled") != 0
         layout = Layout(phys_base, info.kernel_offset, root, la57, encryption)
         kernel = cls(memory, layout, info, found.raw, live)
@@ -174,7 +174,7 @@ class Kernel:
 
     @cached_property
     def build_id(self) -> str:
-        """The GNU build id in hex, "" when the kernel has none (VMCOREINFO has it since 5.14)."""
+        """The GNU build id in hex, "" when the kernel has none (6.1 has it in VMCOREINFO too)."""
         if "BUILD-ID" in self.vmcoreinfo:
             return self.vmcoreinfo["BUILD-ID"]
         try:
@@ -308,7 +308,7 @@ class Kernel:
     def inline_irq_stacks(self) -> bool:
         """Whether C code switches to the IRQ stack: since 5.12, with ORC's SP_INDIRECT changed.
 
-        ab4e0744e99b, whose series brought hardirq_stack_inuse; 6.2 to 6.14 have it in pcpu_hot.
+        87ccc826bf1c, whose series brought hardirq_stack_inuse; 6.12 has it in pcpu_hot.
         """
         if "hardirq_stack_inuse" in self.symbols:
             return True

@@ -30,12 +30,12 @@ IMAGE_CHUNK = 16 << 20
 _HALF = {False: 0xFFFF_8880_0000_0000, True: 0xFF11_0000_0000_0000}
 _END = 0xFFFF_FE00_0000_0000
 
-# arch/x86/kernel/head_64.S, startup_64
+# arch/x86/kernel/head_64.S, startup_64; those without a version are of kernels not at hand
 _STARTUP = re.compile(
-    rb"\x48\x8d\x2d\xf9\xff\xff\xff"  # 4.x: lea _text(%rip),%rbp
-    rb"|\x48\x8d\x25....\x48\x8d\x3d"  # 5.x to 6.3: lea the stack,%rsp; lea _text(%rip),%rdi
-    rb"|\x48\x8d\x25....\x56"  # 4.15 to 4.20: lea the stack,%rsp; push %rsi
-    rb"|\x49\x89\xf7\x48\x8d\x25"  # 6.4 on: mov %rsi,%r15; lea the stack,%rsp
+    rb"\x48\x8d\x2d\xf9\xff\xff\xff"  # lea _text(%rip),%rbp
+    rb"|\x48\x8d\x25....\x48\x8d\x3d"  # 6.1: lea the stack,%rsp; lea _text(%rip),%rdi
+    rb"|\x48\x8d\x25....\x56"  # lea the stack,%rsp; push %rsi
+    rb"|\x49\x89\xf7\x48\x8d\x25"  # mov %rsi,%r15; lea the stack,%rsp
     rb"|\x49\x89\xf7\x48\x8b\x25",
     re.DOTALL,
 )
@@ -67,7 +67,7 @@ def kernel_texts(memory: PhysicalMemory, anchor: Anchor | None = None) -> Iterat
 
     With the `anchor` of a kernel image (KernelImage.anchor) only that build is found, as soon
     as it has been decompressed; without, every build whose _text starts with startup_64, which
-    is true up to 6.8.
+    is true of 6.1, and no more of 6.12.
     """
     skip, size = (anchor.offset, len(anchor.data)) if anchor else (0, _STARTUP_BYTES)
     extents = memory.extents() if isinstance(memory, BufferMemory) else memory.ranges

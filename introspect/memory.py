@@ -189,12 +189,17 @@ def windows(
 
 
 def open_image(
-    path: str | Path, *, segments: Sequence[tuple[int, int, int]] | None = None, base: int = 0
+    path: str | Path,
+    *,
+    segments: Sequence[tuple[int, int, int]] | None = None,
+    base: int = 0,
+    partial: bool = False,
 ) -> PhysicalMemory:
     """Opens a memory image, by content: an ELF vmcore or raw RAM.
 
     A raw file starts at physical address `base`, or is laid out by `segments`:
-    (physical address, file offset, size).  BadImage says what is wrong with a file.
+    (physical address, file offset, size).  BadImage says what is wrong with a file.  A truncated
+    vmcore is one, but with `partial` what is there is opened, and `missing` tells how much is not.
     """
     path = Path(path)
     try:
@@ -208,7 +213,7 @@ def open_image(
     if head.startswith(b"\x7fELF"):
         from introspect.elfcore import open_elf
 
-        return open_elf(path)
+        return open_elf(path, partial=partial)
     if head.startswith((b"KDUMP   ", b"makedumpfile")):
         from introspect.kdump import open_kdump
 

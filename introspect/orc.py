@@ -5,7 +5,7 @@ An entry says how to find the caller's stack pointer, return address and
 frame pointer at an address.  Its layout is read from BTF's struct orc_entry,
 so 4.14's, 6.3's (ffb1b4a41016, `signal`) and 6.4's (fb799447ae29, `end`
 became a type) are told apart by their members; the type numbers, which BTF
-does not have, follow from whether `end` is one of them.  7.1 numbered the
+does not have, follow from whether `end` is one of them.  7.2 numbers the
 registers anew: the stack pointer, which nine rules in ten count from, tells
 which numbers are in use.
 
@@ -43,6 +43,7 @@ class Reg(IntEnum):
     R13 = 7
     BP_INDIRECT = 8
     SP_INDIRECT = 9
+    AX = 10  # a number of our own: 7.2 alone has it
 
 
 class Step(IntEnum):
@@ -75,12 +76,12 @@ _OLD_STEPS = (Step.CALL, Step.REGS, Step.PARTIAL, Step.UNDEFINED)
 _NEW_STEPS = (Step.UNDEFINED, Step.END, Step.CALL, Step.REGS, Step.PARTIAL)
 
 
-# 7.1 and later; read off a 7.2 kernel's table, where DI does not occur
+# By number in the table: 7.2's, and those of 4.14 to 6.12
 _NEW_REGS = (
-    Reg.UNDEFINED, None, Reg.DX, Reg.SP, Reg.BP, None, Reg.R10, Reg.R13, Reg.PREV_SP,
+    Reg.UNDEFINED, Reg.AX, Reg.DX, Reg.SP, Reg.BP, Reg.DI, Reg.R10, Reg.R13, Reg.PREV_SP,
     Reg.SP_INDIRECT, Reg.BP_INDIRECT,
 )  # fmt: skip
-_OLD_REGS = tuple(Reg)
+_OLD_REGS = tuple(Reg)[: Reg.AX]
 SAMPLE = 1024
 
 
@@ -89,7 +90,7 @@ class Layout:
 
     def __init__(self, kind: Type) -> None:
         self.size = kind.size
-        self._regs: Sequence[Reg | None] = _OLD_REGS
+        self._regs: Sequence[Reg] = _OLD_REGS
         if not 4 <= self.size <= 16:
             raise Corrupt("struct orc_entry has an unknown size", f"{self.size} bytes")
         self._fields = {name: _place(kind, name) for name in ("sp_reg", "bp_reg", "type")}
@@ -112,8 +113,7 @@ class Layout:
             self._regs = _NEW_REGS
 
     def _reg(self, number: int) -> int:
-        known = self._regs[number] if number < len(self._regs) else None
-        return UNKNOWN_REG if known is None else known
+        return self._regs[number] if number < len(self._regs) else UNKNOWN_REG
 
     def decode(self, raw: bytes) -> Entry:
         """One entry; a type that is not known ends the stack as UNDEFINED."""

@@ -34,7 +34,6 @@ _U64 = struct.Struct("<Q")
 _LPOS = struct.Struct("<QQ")
 _OLD_RECORD = struct.Struct("<QHHHBB")  # ts_nsec len text_len dict_len facility flags:5,level:3
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -~])")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class LogRecord(NamedTuple):
@@ -48,8 +47,11 @@ class LogRecord(NamedTuple):
 
 
 def printable(text: str) -> str:
-    """`text` without terminal escapes, control and direction-changing characters."""
-    return _CONTROL.sub("?", _ESCAPE.sub("", text))
+    """`text` without terminal escapes; "?" for control, invisible and unassigned characters."""
+    if text.isprintable():
+        return text
+    plain = _ESCAPE.sub("", text)
+    return "".join(c if c == "\t" or c.isprintable() else "?" for c in plain)
 
 
 def lines(record: LogRecord) -> Iterator[str]:

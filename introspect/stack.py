@@ -36,7 +36,7 @@ DEFAULT_STACK = 16384
 MAX_STACK = 1 << 18
 MASK = (1 << 64) - 1
 
-_HELD = {Reg.R10: "r10", Reg.R13: "r13", Reg.DI: "di", Reg.DX: "dx"}
+_HELD = {Reg.R10: "r10", Reg.R13: "r13", Reg.DI: "di", Reg.DX: "dx", Reg.AX: "ax"}
 
 
 class End(Enum):

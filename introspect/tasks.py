@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_TASKS = 1 << 22  # PID_MAX_LIMIT
 UNINTERRUPTIBLE, NOLOAD, REPORTED = 0x2, 0x400, 0x7F
+RTLOCK_WAIT, FROZEN = 0x1000, 0x8000  # shown as D; no state bits of older kernels
 STATES = "RSDTtXZP"
 PF_KTHREAD = 0x00200000
 
@@ -74,7 +75,7 @@ class _Fields:
         # since 5.14 (2f064a59a11f) __state, an int; a long before
         self.state = number("__state" if kind.has("__state") else "state")
         self.exit_state, self.on_cpu = number("exit_state"), number("on_cpu")
-        # since 5.17 (bcf9033e5449) in thread_info
+        # since 5.16 (bcf9033e5449) in thread_info
         self.cpu = number("cpu" if kind.has("cpu") else "thread_info.cpu")
 
 
@@ -135,7 +136,9 @@ def read_task(kernel: Kernel, address: int, fields: _Fields | None = None) -> Ta
 
 
 def state_letter(state: int, exit_state: int) -> str:
-    """task_state_to_char() of include/linux/sched.h."""
+    """task_state_to_char() and __task_state_index() of include/linux/sched.h."""
     if state & (UNINTERRUPTIBLE | NOLOAD) == UNINTERRUPTIBLE | NOLOAD:
         return "I"
+    if state & (RTLOCK_WAIT | FROZEN):
+        return "D"
     return STATES[min(((state | exit_state) & REPORTED).bit_length(), len(STATES) - 1)]

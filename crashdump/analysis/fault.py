@@ -28,7 +28,7 @@ PAGE_FAULT_BITS = ((1, "protection", "not present"), (2, "write", "read"), (4, "
 
 def reason(subject: Subject) -> Iterator[Block]:
     """What the kernel and the incident's record say."""
-    rows = [("incident", subject.reason)] if subject.reason else []
+    rows = [("incident", subject.reason), ("dump", subject.remark)]
     evidence = subject.evidence
     if evidence is not None:
         rows.append(("message", evidence.message))

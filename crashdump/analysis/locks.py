@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which sleeping lock a task waits for, who owns it, and rings of such waits.
 
-The kernel keeps no pointer from a task to the mutex it waits for; but the
-waiter's record lies on its stack and is linked to the lock.  It is found by
-the task's own address in it and believed when the list it is on is sound and
-leads to a lock whose owner is a task.  Sources: kernel/locking/mutex.h,
-rwsem.c, rtmutex_common.h (6.1).
+Newer kernels say it in the task (blocked_on, blocker), PREEMPT_RT says it in pi_blocked_on.
+Others keep no pointer from a task to the mutex it waits for; but the waiter's record lies on its
+stack and is linked to the lock.  It is found by the task's own address in it and believed when the
+list it is on is sound and leads to a lock whose owner is a task.  Sources: kernel/locking/mutex.h,
+rwsem.c, rtmutex_common.h (6.1), include/linux/hung_task.h (7.2).
 
-Limits: spinlocks have no owner; semaphores and completions neither.  Since 7.x a
-lock is on its waiters' list no more: those are not read, and the panel says so.
+Limits: spinlocks (but PREEMPT_RT's) and completions have no owner, semaphores a last holder at
+most.  On PREEMPT_RT who reads an rwsem is not known: a writer that waits for readers owns it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,34 @@ class LockKind(NamedTuple):
     functions: tuple[str, ...]
 
 
+# Found by the waiter's record on the stack (5.10 to 6.12 read)
 KINDS = (
     LockKind("mutex", "mutex", "mutex_waiter", ("__mutex_lock", "__ww_mutex_lock", "mutex_lock")),
     LockKind("rwsem", "rw_semaphore", "rwsem_waiter", ("rwsem_down_", "down_read", "down_write")),
 )
+
+
+class RtKind(NamedTuple):
+    """A lock built on an rt_mutex: `path` leads from it to that; `functions` as above."""
+
+    name: str
+    lock: str
+    path: str
+    functions: tuple[str, ...]
+
+
+# The first whose functions are on the stack: spinlocks and rwlocks share the others' inner ones.
+# An rwlock's waiter is a spinlock's inside, down_read() and down_write() may be inlined.
+RT_KINDS = (
+    RtKind("rwlock", "rwbase_rt", "rtmutex", ("rt_read_lock", "rt_write_lock")),
+    RtKind("spinlock", "spinlock", "lock", ("rt_spin_lock", "rtlock_slowlock")),
+    RtKind("rwsem", "rw_semaphore", "rwbase.rtmutex",
+           ("down_read", "down_write", "__rwbase_", "rwbase_")),
+    RtKind("mutex", "mutex", "rtmutex", KINDS[0].functions),
+)  # fmt: skip
+BLOCKERS = ("mutex", "semaphore", "rwsem", "rwsem")  # by BLOCKER_TYPE_MASK of task.blocker
+BLOCKER_TYPE = 3
+CALL, CALL_SIZE = 0xE8, 5  # x86: call rel32
 
 
 @dataclass
@@ -71,16 +95,69 @@ def find_locks(subject: Subject) -> list[Lock]:
 
 
 def _waited_for(subject: Subject, task: Task) -> Lock | None:
-    lock = _rt_lock(subject, task)
+    lock = _rt_lock(subject, task) or _recorded(subject, task)
     if lock is not None or task.state in "TtXZPI":
         return lock
-    trace = subject.task_trace(task)
-    for frame in trace.frames[:8]:
-        name = subject.function(frame.ip, frame.exact)
+    for name in _functions(subject, task):
         for kind in KINDS:
             if name.startswith(kind.functions):
                 return _on_stack(subject, task, kind)
     return None
+
+
+def _functions(subject: Subject, task: Task) -> list[str]:
+    """The innermost functions of a task's stack."""
+    frames = subject.task_trace(task).frames[:8]
+    return [subject.function(frame.ip, frame.exact) for frame in frames]
+
+
+def _called(subject: Subject, task: Task, count: int = 12) -> list[str]:
+    """The innermost functions of a task's stack, and those called by a plain call instruction.
+
+    The latter may have jumped on: 6.12's mutex_lock() leaves no frame behind.
+    """
+    names: list[str] = []
+    for frame in subject.task_trace(task).frames[:count]:
+        names.append(subject.function(frame.ip, frame.exact))
+        try:
+            code = subject.kernel.read(frame.ip - CALL_SIZE, CALL_SIZE)
+        except IntrospectError:
+            continue
+        if code[0] == CALL and not frame.exact:
+            distance = int.from_bytes(code[1:], "little", signed=True)
+            names.append(subject.function(frame.ip + distance, True))
+    return names
+
+
+def _recorded(subject: Subject, task: Task) -> Lock | None:
+    """The lock that the task itself names, where the kernel keeps that (seen in 7.2)."""
+    kernel = subject.kernel
+    kind = kernel.btf.struct("task_struct")
+    # CONFIG_DEBUG_MUTEXES had a blocked_on before, of another type
+    if kind.has("blocked_on") and kind.member("blocked_on").type.spelling == "struct mutex *":
+        address = kernel.u64(task.address + kind.offset("blocked_on"))
+        if address:
+            return _owned(subject, address, "mutex")
+    if kind.has("blocker"):  # CONFIG_DETECT_HUNG_TASK_BLOCKER
+        word = kernel.u64(task.address + kind.offset("blocker"))
+        if word:
+            return _owned(subject, word & ~BLOCKER_TYPE, BLOCKERS[word & BLOCKER_TYPE])
+    return None
+
+
+def _owned(subject: Subject, address: int, kind: str) -> Lock:
+    """The lock at `address` with its owner."""
+    kernel = subject.kernel
+    if kind == "semaphore":
+        semaphore = kernel.btf.struct("semaphore")
+        if not semaphore.has("last_holder"):
+            return Lock(address, kind, None)
+        holder = kernel.u64(address + semaphore.offset("last_holder"))
+        return Lock(address, kind, subject.by_address.get(holder))
+    lock = kernel.btf.struct("mutex" if kind == "mutex" else "rw_semaphore")
+    word = kernel.u64(address + lock.offset("owner"))
+    readers = kind == "rwsem" and bool(word & READER_OWNED)
+    return Lock(address, kind, subject.by_address.get(word & ~FLAGS), readers)
 
 
 def _on_stack(subject: Subject, task: Task, kind: LockKind) -> Lock | None:
@@ -89,9 +166,9 @@ def _on_stack(subject: Subject, task: Task, kind: LockKind) -> Lock | None:
     try:
         waiter, lock = kernel.btf.struct(kind.waiter), kernel.btf.struct(kind.lock)
         to_list = waiter.offset("list") - waiter.offset("task")
-        wait_list, owner_at = lock.offset("wait_list"), lock.offset("owner")
+        wait_list = lock.offset("wait_list")
     except NotFound:
-        return None  # PREEMPT_RT: see _rt_lock
+        return None  # PREEMPT_RT, or a kernel that keeps no list of waiters: see above
     size = stack_size(kernel)
     stacks = {other.stack // size for other in subject.tasks}
     start = max(task.sp, task.stack)
@@ -104,14 +181,12 @@ def _on_stack(subject: Subject, task: Task, kind: LockKind) -> Lock | None:
             heads = [n for n in walk(kernel, node, MAX_WAITERS) if n // size not in stacks]
             if len(heads) != 1:
                 continue
-            address = heads[0] - wait_list
-            word = kernel.u64(address + owner_at)
+            found = _owned(subject, heads[0] - wait_list, kind.name)
+            word = kernel.u64(found.address + lock.offset("owner"))
         except IntrospectError:
             continue
-        owner = subject.by_address.get(word & ~FLAGS)
-        if owner is not None or not word & ~FLAGS:
-            readers = kind.name == "rwsem" and bool(word & READER_OWNED)
-            return Lock(address, kind.name, owner, readers)
+        if found.owner is not None or not word & ~FLAGS:
+            return found
     return None
 
 
@@ -130,6 +205,13 @@ def _rt_lock(subject: Subject, task: Task) -> Lock | None:
     except NotFound:
         base = kernel.btf.struct("rt_mutex")
     owner = subject.by_address.get(kernel.u64(lock + base.offset("owner")) & ~1)
+    names = _called(subject, task)
+    for one in RT_KINDS:
+        if any(name.startswith(one.functions) for name in names):
+            try:
+                return Lock(lock - kernel.btf.struct(one.lock).offset(one.path), one.name, owner)
+            except NotFound:
+                break  # not PREEMPT_RT: a futex
     return Lock(lock, "rt_mutex", owner)
 
 
@@ -179,11 +261,18 @@ def place(subject: Subject, task: Task) -> str:
     return culprit([subject.function(frame.ip, frame.exact) for frame in frames])
 
 
+def _readable(subject: Subject) -> bool:
+    """Whether waiters can be found: from lists of them, or from what tasks record."""
+    btf = subject.kernel.btf
+    task = btf.struct("task_struct")
+    return not btf.struct("mutex").has("first_waiter") or task.has("blocked_on")
+
+
 def panel(subject: Subject) -> Iterator[Block]:
     """The locks somebody waits for, their owners, and deadlocks."""
     locks = find_locks(subject)
-    if not locks and subject.kernel.btf.struct("mutex").has("first_waiter"):
-        raise NotFound("the waiters of this kernel's mutexes and rwsems cannot be read (7.x)")
+    if not locks and not _readable(subject):
+        raise NotFound("this kernel records nowhere what a task waits for")
     for ring in rings(locks):
         lines = [
             f"{who(task)} waits in {place(subject, task)} for {lock.kind} {name_of(subject, lock)},"

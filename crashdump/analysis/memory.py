@@ -65,7 +65,7 @@ def _slabs(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
     """Needs CONFIG_SLUB_DEBUG, which every distribution sets: else NotFound."""
     cache, node = kernel.btf.struct("kmem_cache"), kernel.btf.struct("kmem_cache_node")
     size, objects = cache.offset("size"), node.offset("total_objects")
-    # since 7.x each node's pointer is the member of a struct
+    # 7.2: each node's pointer is the member of a struct
     array, inner = ("per_node", ".node") if cache.has("per_node") else ("node", "")
     count = _nodes(kernel, min(cache.member(array).type.strip().length or 1, MAX_NODES))
     nodes = [cache.offset(f"{array}[{index}]{inner}") for index in range(count)]

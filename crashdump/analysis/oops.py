@@ -73,6 +73,7 @@ class Event:
     blamed: dict[str, str] = field(default_factory=dict)  # slab: "Allocated", "Freed"
     detail: list[str] = field(default_factory=list)
     died: bool = False
+    what: str = ""  # said before the head, more exactly than there
 
     @property
     def head(self) -> str:
@@ -96,6 +97,7 @@ class Event:
     def title_with(self, function: str) -> str:
         """The title when `function` is the culprit."""
         groups = {k: normalise(v) for k, v in self.match.groupdict().items() if v is not None}
+        groups["what"] = self.what or groups.get("what", "")
         access = next((m for text in self.detail if (m := _ACCESS.match(text))), None)
         groups["access"] = access[1].capitalize() + " " if access else ""
         groups["fn"] = plain(function)
@@ -198,6 +200,8 @@ _GENERIC = re.compile(
     r"Fatal exception|hung_task: blocked tasks|softlockup: hung tasks|RCU Stall|panic_on_warn set"
     r"|panic_on_taint set|[Hh]ard LOCKUP|kill the idle|kill init|Oops|KASAN: panic|KFENCE: panic"
 )
+# 6.12's SLUB says what is wrong, then "BUG kmalloc-64: Object corrupt"
+_OVERWRITTEN = re.compile(r"\[([A-Z][\w ]{2,30} overwritten)\] 0x")
 _ACCESS = re.compile(r"(Read|Write) of size \d+ at")
 _SYMBOL = r"([A-Za-z_][\w.]{0,200})\+(0x[0-9a-f]{1,8})/0x[0-9a-f]{1,8}(?: \[([\w-]+)[^\]]*\])?"
 _RIP = re.compile(rf"\bE?R?IP: ([0-9a-f]{{4}}):(?:\[<[0-9a-f]+>\] )?(?:{_SYMBOL}|(0x[0-9a-f]+))")
@@ -282,6 +286,7 @@ def _read(event: Event, lines: Sequence[Line]) -> None:
     event.cpu = int(groups["cpu"]) if groups.get("cpu") else None
     event.comm = groups.get("comm") or ""
     event.pid = int(groups["pid"]) if groups.get("pid") else None
+    event.what = _said_before(event, lines) if event.rule.freed else ""
     traced = False
     for index in range(event.start, event.end):
         line = lines[index]
@@ -302,6 +307,14 @@ def _read(event: Event, lines: Sequence[Line]) -> None:
                 _read_line(event, text)
         else:
             _read_line(event, text)
+
+
+def _said_before(event: Event, lines: Sequence[Line]) -> str:
+    for line in reversed(lines[max(event.start - JOINED, 0) : event.start]):
+        match = _OVERWRITTEN.match(line.text[:MAX_LINE])
+        if match and line.caller == event.caller:
+            return match[1]
+    return ""
 
 
 def _read_line(event: Event, text: str) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ from introspect.errors import IntrospectError
 if TYPE_CHECKING:
     from crashdump.incident import Evidence, Incident
     from crashdump.store import IncidentStore
+    from introspect.kernel import Kernel
 
 T = TypeVar("T")
 PANEL_SECONDS = 20.0
@@ -38,6 +40,7 @@ TOTAL_SECONDS = 120.0
 QUIET_SECONDS = 5.0  # of what a panel has read before, in nearly all cases
 OPEN_SECONDS = 300.0  # a search without VMCOREINFO takes 0.15 s a GiB
 MIN_SECONDS = 0.05
+MAX_KERNELS = 64
 
 
 class PanelSpec(NamedTuple):
@@ -178,29 +181,56 @@ def _verdict(subject: Subject) -> Verdict:
         return judge_log(lines_of(subject.kmsg), message)
 
 
+@contextmanager
+def _searching(path: Path, remark: str = "") -> Iterator[None]:
+    """Bounds the block in time and gives what goes wrong in it the file's name."""
+    try:
+        with limit(OPEN_SECONDS):
+            yield
+    except IntrospectError as problem:
+        text = f"{problem}; the dump is {remark}" if remark else str(problem)
+        raise NotReadable(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    except _Expired:
+        raise NotReadable(f"{path}: no kernel found in {OPEN_SECONDS:.0f} s of CPU time") from None
+
+
 def open_subject(path: Path, number: int = 0) -> Subject:
     """The kernel in a dump; the `number`th of several, from 0.
 
     :raises NotReadable: it is no memory image, or no kernel is in it.
     """
-    from itertools import islice
-
     from introspect.kernel import Kernel
     from introspect.memory import open_image
 
-    try:
-        with limit(OPEN_SECONDS):
-            image = open_image(path)
-            kernels = list(islice(Kernel.find_all(image), number + 1)) if number else []
-            if number and len(kernels) <= number:
-                raise NotReadable(f"{path}: has {len(kernels)} kernels, counted from 0")
-            kernel = kernels[number] if number else Kernel.find(image)
-            return Subject(kernel, saved_registers(image), name=str(path))
-    except IntrospectError as problem:
-        text = str(problem)
-        raise NotReadable(text if str(path) in text else f"{path}: {text}") from None
-    except _Expired:
-        raise NotReadable(f"{path}: no kernel found in {OPEN_SECONDS:.0f} s of CPU time") from None
+    with _searching(path):
+        image = open_image(path, partial=True)
+    remark = _remark(image)
+    with _searching(path, remark):
+        found = list(islice(Kernel.find_all(image), number + 1)) if number else []
+        if number and len(found) <= number:
+            raise NotReadable(f"{path}: has {len(found)} kernels, counted from 0")
+        kernel = found[number] if number else Kernel.find(image)
+        return Subject(kernel, saved_registers(image), name=str(path), remark=remark)
+
+
+def kernels(path: Path) -> list[Kernel]:
+    """The kernels in a memory image, in the order that `number` counts them; at most MAX_KERNELS.
+
+    :raises NotReadable: it is no memory image, no kernel is in it, or it took too long.
+    """
+    from introspect.kernel import Kernel
+    from introspect.memory import open_image
+
+    with _searching(path):
+        found = list(islice(Kernel.find_all(open_image(path, partial=True)), MAX_KERNELS))
+    if not found:
+        raise NotReadable(f"{path}: no Linux kernel in this memory")
+    return found
+
+
+def _remark(image: object) -> str:
+    missing = getattr(image, "missing", 0)
+    return f"truncated: {missing} bytes of memory are missing at its end" if missing else ""
 
 
 def analyze_file(path: Path, *, only: Sequence[str] = (), number: int = 0) -> Report:

@@ -105,7 +105,7 @@ def _bases(kernel: Kernel, cpu: int) -> Iterator[Object]:
 def _optional(obj: Object, name: str) -> int | None:
     try:
         return obj.member_(name).value_()
-    except NotFound:  # timers_pending: since 5.12 (dc2a0f1fb2a0)
+    except NotFound:  # timers_pending: not in every kernel
         return None
 
 

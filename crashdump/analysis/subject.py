@@ -40,6 +40,7 @@ class Subject:
     registers  by CPU, those that were saved with the memory
     kmsg       the log's tail as the crash path saved it, for when memory has none
     name       of the dump, as reports and commands quote it
+    remark     what is wrong with the dump itself
     """
 
     kernel: Kernel
@@ -48,6 +49,7 @@ class Subject:
     kmsg: str = ""
     reason: str = ""
     name: str = "vmcore"
+    remark: str = ""
     _traces: dict[int, Backtrace] = field(default_factory=dict)
     _current: dict[int, Task | None] = field(default_factory=dict)
 

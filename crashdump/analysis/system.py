@@ -72,7 +72,7 @@ def uptime(subject: Subject) -> tuple[float | int, int]:
 def _timekeeper(kernel: Kernel) -> Object:
     try:
         return kernel.object("shadow_timekeeper", "struct timekeeper")
-    except NotFound:  # since 6.13 (20c7b582e88b) within tk_core, which 7.x calls timekeeper_data
+    except NotFound:  # since 6.13 (20c7b582e88b) within tk_core; 7.2: timekeeper_data
         name = "tk_core" if "tk_core" in kernel.symbols else "timekeeper_data"
         return kernel.object(name, "struct tk_data").member_("timekeeper")
 

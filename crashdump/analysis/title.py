@@ -50,12 +50,13 @@ _HELPERS = re.compile(
     | (?:__)?(?:copy_(?:to|from|user)\w*|get_user\w*|put_user\w*|csum_partial\w*|clear_page\w*
         |copy_page\w*|rep_\w+|usercopy_abort|check_heap_object|check_object_size)
     | (?:__|_)?raw_(?:spin|read|write)_\w+ | (?:native_|__pv_)?queued_(?:spin|read|write)_\w+
-    | do_raw_\w+ | __raw_callee_save\w+ | kvm_\w*wait\w* | pv_\w+ | rtlock_\w+ | rt_spin_\w+
+    | do_raw_\w+ | __raw_callee_save\w+ | kvm_\w*wait\w* | pv_\w+ | rtlock_\w+
+    | rt_(?:spin|read|write)_\w+ | (?:__)?rwbase_\w+
     | (?:__)?list_(?:add|del)\w*valid\w* | (?:__)?list_(?:add|del)\w*report
     | (?:__)?refcount_\w+ | (?:__)?kref_\w+ | fortify_panic | __fortify_\w+ | __stack_chk_fail
     | (?:__)?(?:kfree|kmalloc|kmem_cache|slab|ksize|krealloc|kvfree|vfree|vmalloc|kvmalloc)\w*
-    | (?:__)?alloc_pages\w* | (?:__)?get_free_pages\w* | (?:__)?folio_alloc\w* | get_page_from\w*
-    | get_partial\w* | get_any_partial
+    | (?:__)?alloc_(?:frozen_)?pages\w* | (?:__)?get_free_pages\w* | (?:__)?folio_alloc\w*
+    | get_page_from\w* | get_partial\w* | get_any_partial
     | alloc_debug\w* | alloc_from\w* | alloc_single\w* | __slab\w* | ___slab\w* | check_bytes\w*
     | check_object | check_slab | object_err | print_trailer | new_slab | allocate_slab
     | free_debug\w* | free_to_partial\w* | print_section | slab_bug | setup_object\w*

@@ -10,6 +10,7 @@ from adeos import loader
 from adeos.bridge import Bridge
 from adeos.fake import FakeMachine
 from adeos.machine import Range
+from box.cpio import Archive
 
 REGION = Range(0x30000000, 0x8000000)
 SLOT = Range(0x10000, 0x20000)
@@ -48,15 +49,11 @@ def build_bzimage(
 
 
 def build_cpio(files: dict[str, bytes]) -> bytes:
-    """An uncompressed newc archive."""
-    out = bytearray()
-    for name, data in [*files.items(), ("TRAILER!!!", b"")]:
-        text = name.encode() + b"\0"
-        fields = [0, 0o100644, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(text), 0]
-        out += b"070701" + b"".join(b"%08x" % field for field in fields) + text
-        out += bytes(-len(out) % 4) + data
-        out += bytes(-len(out) % 4)
-    return bytes(out)
+    """An initramfs of plain files."""
+    archive = Archive()
+    for name, data in files.items():
+        archive.file(name, data)
+    return archive.finish()
 
 
 def place(machine: FakeMachine, vnode: int = 2, **changes: object) -> loader.Placement:

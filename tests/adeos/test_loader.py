@@ -170,7 +170,7 @@ def test_a_truncated_initrd_is_refused(cpio, data):
     packed = gzip.compress(whole, mtime=0)
     for good in (whole, packed, whole + packed, whole + bytes(512), packed + bytes(4)):
         check_initrd(good)
-    for good, until in ((whole, len(whole) - 14), (packed, len(packed) - 1)):
+    for good, until in ((whole, whole.rindex(b"TRAILER!!!")), (packed, len(packed) - 1)):
         cut = data.draw(st.integers(0, until))
         with pytest.raises(ImageError):
             check_initrd(good[:cut])

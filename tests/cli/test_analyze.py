@@ -70,6 +70,16 @@ def test_a_file_that_is_no_dump_is_one_line(call, places, data):
     assert result.err.count("\n") == 1 and "image" in result.err
 
 
+def test_kernels_are_listed_of_a_file_that_has_some(call, store, places):
+    assert call("analyze", "1", "--kernels").code == 2
+    path = places / "image"
+    path.write_bytes(bytes(8192))
+    for more in ((), ("--json",)):
+        result = call("analyze", str(path), "--kernels", *more)
+        assert result.code == 1 and result.out == ""
+        assert result.err.endswith("image: no Linux kernel in this memory\n")
+
+
 def test_titles_and_recurrence_are_listed(call, store):
     lines = call("incidents").out.splitlines()
     assert lines[0].endswith("TITLE")

@@ -65,6 +65,8 @@ FAULTS = {
         until=b"FIX kmalloc-64",  # the kernel lives on
     ),
 }
+# For PREEMPT_RT alone; which of the tasks is reported first differs
+RT_FAULTS = {"rtlocks": Fault("", "", setup=FAULTS["deadlock"].setup)}
 
 
 def build(directory: Path, headers: Path) -> bytes:
@@ -78,10 +80,17 @@ def build(directory: Path, headers: Path) -> bytes:
 
 
 def crash(
-    name: str, directory: Path, kernel: Path, module: bytes, *, kaslr: bool = False, cpu: int = 0
+    name: str,
+    directory: Path,
+    kernel: Path,
+    module: bytes,
+    *,
+    kaslr: bool = False,
+    cpu: int = 0,
+    patience: float = 240,
 ) -> Path:
     """The vmcore, by QEMU, of a guest that has failed; its RAM lies beside it as ram.raw."""
-    fault = FAULTS[name]
+    fault = (FAULTS | RT_FAULTS)[name]
     words = {"SETUP": fault.setup, "MASK": f"{1 << cpu:x}", "NAME": name}
     init = INIT
     for word, text in words.items():
@@ -92,7 +101,7 @@ def crash(
     with running(directory, kernel, archive, cmdline=line, memory=MEMORY, cpu="qemu64") as (
         qmp, _, process,
     ):  # fmt: skip
-        wait_for(directory / "console", fault.until or b"FAULT-BEGINS", process)
+        wait_for(directory / "console", fault.until or b"FAULT-BEGINS", process, patience)
         if not fault.until:
             time.sleep(1.5)  # it will say nothing
         qmp.command("stop")

@@ -283,6 +283,19 @@ Allocated in widget_new+0x1c/0x30 [widget] age=3 cpu=1 pid=60
 Freed in widget_free+0x12/0x20 [widget] age=3 cpu=1 pid=60
 """,
     ),
+    "slab-6.12": Sample(
+        "BUG kmalloc-64: Poison overwritten, freed in widget_free",
+        "widget_free",
+        """\
+[Poison overwritten] 0xffff88800524cf50-0xffff88800524cf5f @offset=3920. First byte 0x58 instead
+=============================================================================
+BUG kmalloc-64 (Tainted: G           OE     ): Object corrupt
+-----------------------------------------------------------------------------
+
+Allocated in widget_new+0x1b/0x30 [widget] age=0 cpu=0 pid=141
+Freed in widget_free+0x11/0x20 [widget] age=0 cpu=0 pid=141
+""",
+    ),
     "kasan": Sample(
         "KASAN: slab-use-after-free Write in widget_put",
         "widget_put",

@@ -2,6 +2,7 @@
 """crash, drgn and gdb with debuginfo as judges of a vmcore: fetched, run, read.
 
     frames_of_crash(vmlinux, vmcore), frames_of_drgn(...), frames_of_gdb(...)
+    frames_of_introspect(vmcore, cpu)
 
 each give the kernel frames of the crashed CPU as (function, return address),
 innermost first, from panic() outwards: crash leaves out what panic() called,
@@ -23,6 +24,11 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+
+from introspect.elfcore import ElfMemory
+from introspect.kernel import Kernel
+from introspect.memory import open_image
+from introspect.registers import from_pt_regs
 
 CACHE = Path(os.environ.get("VNODE_DEBUG_CACHE", Path.home() / ".cache/vnode-debug")) / "oracle"
 CRASH_PACKAGES = [
@@ -111,7 +117,7 @@ def crash(symbols: Path, vmcore: Path) -> dict[str, str]:
     commands = [f"{name} > {path}" for name, path in outputs.items()]
     script.write_text("\n".join([*commands, "quit", ""]))
     command = [*crash_command(), "-s", "-i", script, symbols, vmcore]
-    run(command, env={**os.environ, "TERM": "dumb"}, stdin=subprocess.DEVNULL)
+    run(command, 900, env={**os.environ, "TERM": "dumb"}, stdin=subprocess.DEVNULL)
     return {name: path.read_text(errors="replace") for name, path in outputs.items()}
 
 
@@ -147,6 +153,17 @@ def _symbol(program: object, address: int, name: str) -> str:
         return name
 
 
+def frames_of_introspect(vmcore: Path, cpu: int) -> list[Frame]:
+    """Those of the product, which has no debuginfo."""
+    memory = open_image(vmcore)
+    assert isinstance(memory, ElfMemory)
+    kernel = Kernel.find(memory)
+    trace = kernel.unwind(from_pt_regs(memory.registers[cpu]))
+    assert trace.whole and not trace.guess
+    places = [(frame.ip if frame.exact else frame.ip - 1, frame.ip) for frame in trace.frames]
+    return from_panic([(kernel.symbols.find(inside).name, at) for inside, at in places])
+
+
 def frames_of_gdb(symbols: Path, vmcore: Path, offset: int, cpu: int) -> list[Frame]:
     """`offset` is KERNELOFFSET; gdb has no idea of it."""
     python = (
@@ -179,10 +196,12 @@ def main(vmcore: Path) -> int:
     assert found and offset, f"{vmcore}: no VMCOREINFO"
     evidence = json.loads(vmcore.with_name("crash.json").read_text())
     symbols = vmlinux(found[1].decode())
+    cpu = evidence["crashed_cpu"] or 0
     judged = {
+        "introspect": frames_of_introspect(vmcore, cpu),
         "crash": frames_of_crash(symbols, vmcore, oops=evidence["reason"] == "oops"),
         "drgn": frames_of_drgn(symbols, vmcore),
-        "gdb": frames_of_gdb(symbols, vmcore, int(offset[1], 16), evidence["crashed_cpu"] or 0),
+        "gdb": frames_of_gdb(symbols, vmcore, int(offset[1], 16), cpu),
     }
     for judge, frames in judged.items():
         print(judge, *(f"  {at:016x} {name}" for name, at in frames), sep="\n")

@@ -17,17 +17,21 @@ from bench import stock
 from crashdump import capture, export, vmcore
 from crashdump.analysis import html, redact
 from crashdump.analysis.report import Facts, Lines, Report, Stack, State, Table, decode
-from crashdump.analysis.run import NAMES, NotReadable, analyze_file
+from crashdump.analysis.run import NAMES, NotReadable, analyze_file, kernels
 from crashdump.analysis.text import render
 from crashdump.export import Format
 from crashdump.facts import Segment, find
 from crashdump.incident import Dump, DumpState, Evidence
 from crashdump.notes import CpuState
 from crashdump.store import IncidentStore
+from introspect import drgn_bridge
 from introspect.elfcore import ElfMemory
+from introspect.kernel import Kernel
 from introspect.memory import open_image
+from introspect.stack import describe
 from tests.crashdump.faults import FAULTS, MEMORY, build, crash
 from tests.introspect.conftest import stock_kernel
+from tests.introspect.guest import READY, initramfs, running, wait_for
 
 pytestmark = pytest.mark.box
 ALL_OK = {"reason", "backtrace", "cpus", "locks", "hung", "log", "runqueues", "rcu", "memory",
@@ -114,6 +118,38 @@ def test_a_raw_image_is_analysed_by_the_same_command(cores: Cores) -> None:
         assert stack.guess == (name == "oom")
 
 
+def test_a_truncated_vmcore_is_analysed_as_far_as_it_goes(cores: Cores, tmp_path: Path) -> None:
+    """Without KASLR the kernel lies low, and what is cut off are the last 16 MiB of the memory."""
+    cut = tmp_path / "vmcore"
+    with cores["null"].open("rb") as whole:
+        cut.write_bytes(whole.read(cores["null"].stat().st_size - (16 << 20)))
+    report = analyze_file(cut)
+    assert report.title == FAULTS["null"].title
+    (facts, *_) = [one for one in blocks(report, "reason") if isinstance(one, Facts)]
+    missing = re.match(r"truncated: (\d+) bytes", dict(facts.rows)["dump"])
+    assert missing and 0 <= (16 << 20) - int(missing[1]) < 4096  # QEMU ends a file with names
+    assert State.OK in {panel.state for panel in report.panels}
+    assert not [one.note for one in report.panels if one.note.startswith("internal error")]
+
+
+def test_the_kernels_of_a_dump_are_listed(cores: Cores) -> None:
+    (kernel,) = kernels(cores["null"].with_name("ram.raw"))
+    report = analyze_file(cores["null"])
+    assert (kernel.release, kernel.build_id) == (report.release, report.build_id)
+    with pytest.raises(NotReadable, match="has 1 kernels"):
+        analyze_file(cores["null"], number=1)
+
+
+def test_the_memory_of_a_running_guest_is_analysed_by_the_same_command(tmp_path: Path) -> None:
+    with running(tmp_path, stock_kernel()[0], initramfs([])) as (_, raw, process):
+        wait_for(tmp_path / "console", READY, process)
+        report = analyze_file(raw)
+    assert report.title == "no failure found" and report.release
+    states = {panel.name: (panel.state, panel.note) for panel in report.panels}
+    wanted = ALL_OK - {"instruction", "registers", "backtrace"}  # nothing has failed
+    assert {name for name in wanted if states[name] != (State.OK, "")} == set()
+
+
 def test_the_instruction_and_registers_of_a_null_dereference(cores: Cores) -> None:
     report = analyze_file(cores["null"], only=("instruction", "registers"))
     shown = [line for one in blocks(report, "instruction") if isinstance(one, Lines)
@@ -141,6 +177,19 @@ def test_a_deadlock_names_both_tasks_and_both_locks(cores: Cores) -> None:
     assert sem[1] == "rwsem" and sem[2].startswith("crash_writer ") and "crash_reader" in sem[4]
     (hung,) = [one for one in blocks(report, "hung") if isinstance(one, Table)]
     assert {"crash_ab", "crash_ba", "crash_reader"} <= {row[1] for row in hung.rows}
+
+
+def test_drgn_unwinds_through_a_module_without_debuginfo(cores: Cores) -> None:
+    pytest.importorskip("drgn")
+    kernel = Kernel.find(open_image(cores["deadlock"]))
+    program = drgn_bridge.program(kernel)
+    tasks = [task for task in kernel.tasks() if task.comm.startswith("crash_")]
+    assert len(tasks) == 4
+    for task in tasks:
+        ours = describe(kernel, kernel.backtrace(task))
+        names = [line.split("+")[0] for line in ours]
+        assert f"crasher_{task.comm[6:]}" in names and names[-1].startswith("ret_from_fork")
+        assert [frame.name for frame in program.stack_trace(task.pid)] == names
 
 
 def test_a_stale_write_tells_who_freed_the_object(cores: Cores) -> None:

@@ -157,7 +157,9 @@ def test_crash_drgn_and_gdb_see_the_same_frames(dumped: Dumped) -> None:
     assert len(by_crash) > 6
     assert oracle.frames_of_drgn(symbols, out) == by_crash
     assert oracle.frames_of_gdb(symbols, out, dumped.kernel_offset, dumped.crashed_cpu) == by_crash
-    evidence = {"crashed_cpu": dumped.crashed_cpu}
+    ours = oracle.frames_of_introspect(out, dumped.crashed_cpu)
+    assert ours == by_crash
+    evidence = {"crashed_cpu": dumped.crashed_cpu, "reason": "panic"}
     out.with_name("crash.json").write_text(json.dumps(evidence))
     assert oracle.main(out) == 0
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reports as data, text and HTML; redaction; panels that fail. No kernel is needed."""
 
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from crashdump.analysis.text import render
 from crashdump.incident import Dump, DumpState, Incident
 from crashdump.store import IncidentStore
 from introspect.errors import MemoryFault
+from tests.introspect.elfwriter import elf_core
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "analysis.md"
 TEXT = st.text(max_size=600)
@@ -199,6 +201,38 @@ def test_the_rest_goes_on_when_nothing_can_be_read() -> None:
     assert all(panel.note for panel in found.panels if panel.name in failed)
     (log,) = [panel for panel in found.panels if panel.name == "log"]
     assert log.state is State.OK and len(log.blocks) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("empty", b"", "too few"),
+        ("text", b"hello\n" * 100_000, "no Linux kernel"),
+        ("random", random.Random(1).randbytes(3 << 20), "no Linux kernel"),
+        ("zeros", bytes(1 << 20), "no Linux kernel"),
+        ("elf", b"\x7fELF\x02\x01" + bytes(4096), "not an x86-64 core dump"),
+        ("cut", elf_core([(1, 0, bytes(8192))], claimed=10 << 30), "truncated: 10737418240 bytes"),
+        ("kdump", b"KDUMP   " + bytes(4096), "damaged"),
+    ],
+)
+def test_what_is_no_dump_is_refused_by_name(
+    name: str, data: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    began = time.process_time()
+    with pytest.raises(run.NotReadable, match=said) as caught:
+        run.analyze_file(path)
+    assert str(caught.value).startswith(f"{path}: ") and str(caught.value).isprintable()
+    assert time.process_time() - began < 5
+
+
+def test_a_bare_name_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of the message may be the file's name."""
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_bytes(bytes(8192))
+    with pytest.raises(run.NotReadable, match=r"^text: no Linux kernel"):
+        run.analyze_file(Path("text"))
 
 
 def test_an_incident_without_a_dump_has_the_log_s_title(incident_store: IncidentStore) -> None:

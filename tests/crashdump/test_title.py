@@ -156,7 +156,11 @@ def test_hostile_logs_cost_little() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["memcpy_erms", "_raw_spin_lock", "schedule", "__mutex_lock", "panic", "kfree"]
+    "name",
+    [
+        *("memcpy_erms", "_raw_spin_lock", "schedule", "__mutex_lock", "panic", "kfree"),
+        *("__alloc_frozen_pages_noprof", "alloc_pages_mpol", "__rwbase_read_lock", "rt_read_lock"),
+    ],
 )
 def test_helpers_are_not_blamed(name: str) -> None:
     assert is_helper(name)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Coverage-guided fuzzing of introspect's parsers with atheris (pip install atheris).
+"""Coverage-guided fuzzing of the parsers of introspect and of crashdump's analysis, with atheris.
 
+    pip install atheris
     python tests/fuzz/fuzz_introspect.py TARGET [-max_total_time=600] [atheris options]
 
 TARGET is one of those in TARGETS.  The seeds are built in code.  Anything but an IntrospectError
@@ -9,23 +10,35 @@ is a finding; so is a run of more than ten seconds.
 
 from __future__ import annotations
 
+import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import atheris
 
-with atheris.instrument_imports(include=["introspect"]):
-    from introspect import disasm, elfcore, image, kallsyms, kdump, printk, vmcoreinfo
+with atheris.instrument_imports(include=["introspect", "crashdump.analysis"]):
+    from crashdump.analysis import oops
+    from introspect import disasm, elfcore, image, kallsyms, kdump, modules, printk, vmcoreinfo
     from introspect.btf import Btf
     from introspect.memory import BufferMemory
     from introspect.paging import PageTables
+    from introspect.registers import from_pt_regs
+    from introspect.stack import describe
 
 from introspect.errors import IntrospectError
-from tests.introspect import test_btf, test_kallsyms, test_kdump, test_locate, test_printk
+from tests.crashdump.oopses import SAMPLES
+from tests.introspect import (
+    flatkernel,
+    test_btf,
+    test_kallsyms,
+    test_kdump,
+    test_locate,
+    test_printk,
+)
 from tests.introspect.elfwriter import elf_core, elf_note
 from tests.introspect.kallsymswriter import BASE, sample, write
 
@@ -79,27 +92,78 @@ def fuzz_code(data: bytes) -> None:
     disasm.code_line("Code: " + data.decode("latin-1"), 1 << 63)
 
 
+def fuzz_oops(data: bytes) -> None:
+    events = oops.find_events(oops.lines_of(data.decode("utf-8", "replace")))
+    for event in events:
+        assert event.title.isprintable() and len(event.title) <= 120
+    oops.decisive(events)
+
+
+def fuzz_tasks(data: bytes) -> None:
+    """Task and thread lists, and each task's stack by ORC or by a scan."""
+    kernel = flatkernel.kernel(data)
+    for number, task in enumerate(kernel.tasks()):
+        if number < 8:
+            describe(kernel, kernel.backtrace(task))
+
+
+def fuzz_modules(data: bytes) -> None:
+    """The module list; each module's symbols, types and unwind rules."""
+    kernel = flatkernel.kernel(data)
+    for number, module in enumerate(kernel.modules()):
+        try:
+            if number < 8:
+                test_btf.touch_all(modules.read_btf(kernel, module))
+        except IntrospectError:
+            pass
+    list(kernel.symbols.entries())
+    for table in kernel.orc.tables:
+        for start, _ in table.ranges:
+            kernel.orc.find(start)
+
+
+def fuzz_stack(data: bytes) -> None:
+    """The registers of a CPU, from the start of the stack's page, unwound by ORC."""
+    kernel = flatkernel.kernel(data)
+    at = flatkernel.STACK
+    describe(kernel, kernel.unwind(from_pt_regs(kernel.read(at, 168))))
+
+
 def ring() -> bytes:
     return bytes(test_printk.ring([(1, 2, 0, 32, b"text")], head=1, tail=1)[0])
 
 
-TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], bytes]]] = {
-    "btf": (fuzz_btf, lambda: test_btf.sample().blob()),
-    "code": (fuzz_code, lambda: b"48 8b <0f> 0b"),
-    "elf": (fuzz_elf, lambda: elf_core([(4, 0, elf_note(b"CORE", 1, bytes(336))), (1, 0, b"x")])),
-    "image": (fuzz_image, lambda: test_locate.bzimage(test_locate.elf({".text": b"x"}))),
-    "kallsyms": (fuzz_kallsyms, lambda: KALLSYMS),
-    "kdump": (fuzz_kdump, lambda: test_kdump.kdump({1: bytes(4096), 9: b"y" * 4096})),
-    "paging": (fuzz_paging, lambda: b"\x03" + bytes(4095) + b"\x03\x10" + bytes(4094)),
-    "printk": (fuzz_printk, ring),
-    "vmcoreinfo": (fuzz_vmcoreinfo, lambda: test_printk.LAYOUT),
+def stack() -> bytes:
+    """A CPU in last(), called by second()."""
+    memory = flatkernel.memory()
+    registers = {16: flatkernel.TEXT + 0x210, 17: 0x10, 19: flatkernel.STACK + 0x118}
+    for index, value in registers.items():
+        struct.pack_into("<Q", memory, flatkernel.STACK + 8 * index, value)
+    return bytes(memory)
+
+
+Seeds = Callable[[], Iterable[bytes]]
+TARGETS: dict[str, tuple[Callable[[bytes], None], Seeds]] = {
+    "btf": (fuzz_btf, lambda: [test_btf.sample().blob()]),
+    "code": (fuzz_code, lambda: [b"48 8b <0f> 0b"]),
+    "elf": (fuzz_elf, lambda: [elf_core([(4, 0, elf_note(b"CORE", 1, bytes(336))), (1, 0, b"x")])]),
+    "image": (fuzz_image, lambda: [test_locate.bzimage(test_locate.elf({".text": b"x"}))]),
+    "kallsyms": (fuzz_kallsyms, lambda: [KALLSYMS]),
+    "kdump": (fuzz_kdump, lambda: [test_kdump.kdump({1: bytes(4096), 9: b"y" * 4096})]),
+    "modules": (fuzz_modules, lambda: [bytes(flatkernel.memory())]),
+    "oops": (fuzz_oops, lambda: [sample.text.encode() for sample in SAMPLES.values()]),
+    "paging": (fuzz_paging, lambda: [b"\x03" + bytes(4095) + b"\x03\x10" + bytes(4094)]),
+    "printk": (fuzz_printk, lambda: [ring()]),
+    "stack": (fuzz_stack, lambda: [stack()]),
+    "tasks": (fuzz_tasks, lambda: [bytes(flatkernel.memory())]),
+    "vmcoreinfo": (fuzz_vmcoreinfo, lambda: [test_printk.LAYOUT]),
 }
 
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         raise SystemExit(f"{__doc__}\nTARGETS: {', '.join(TARGETS)}")
-    target, seed = TARGETS[sys.argv[1]]
+    target, seeds = TARGETS[sys.argv[1]]
 
     def one(data: bytes) -> None:
         try:
@@ -108,7 +172,8 @@ def main() -> None:
             pass
 
     with tempfile.TemporaryDirectory() as corpus:
-        (Path(corpus) / "seed").write_bytes(seed())
+        for number, seed in enumerate(seeds()):
+            (Path(corpus) / f"seed{number}").write_bytes(seed)
         options = ["-timeout=10", "-max_len=65536", *sys.argv[2:], corpus]
         atheris.Setup([sys.argv[0], *options], one)
         atheris.Fuzz()

@@ -35,6 +35,9 @@ class BtfWriter:
         extra = struct.pack("<I", encoding << 24 | size * 8)
         return self.add(Kind.INT, name, size=size, extra=extra)
 
+    def pointer(self, target: int) -> int:
+        return self.add(Kind.PTR, target=target)
+
     def array(self, element: int, length: int) -> int:
         return self.add(Kind.ARRAY, extra=struct.pack("<III", element, element, length))
 

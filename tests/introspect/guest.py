@@ -15,12 +15,14 @@ import contextlib
 import gzip
 import json
 import socket
-import stat
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from box.cpio import Archive
+from box.kernels import module_bytes
 
 BUSYBOX = Path("/usr/bin/busybox")
 READY = b"TRUTH-COMPLETE"
@@ -66,37 +68,18 @@ class Guest:
     size: int
 
 
-def cpio_entry(name: str, mode: int, data: bytes, rdev: tuple[int, int] = (0, 0)) -> bytes:
-    """One member of a newc archive."""
-    encoded = name.encode() + b"\0"
-    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *rdev, len(encoded), 0)
-    header = b"070701" + b"".join(b"%08x" % f for f in fields)
-    out = header + encoded
-    out += b"\0" * (-len(out) % 4) + data
-    return out + b"\0" * (-len(out) % 4)
-
-
 def initramfs(modules: list[Path], after: str = "", extra: dict[str, bytes] | None = None) -> bytes:
-    parts = [
-        cpio_entry("bin", stat.S_IFDIR | 0o755, b""),
-        cpio_entry("dev", stat.S_IFDIR | 0o755, b""),
-        cpio_entry("modules", stat.S_IFDIR | 0o755, b""),
-        cpio_entry("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)),
-        cpio_entry("bin/busybox", stat.S_IFREG | 0o755, BUSYBOX.read_bytes()),
-        cpio_entry("init", stat.S_IFREG | 0o755, INIT.replace("AFTER", after).encode()),
-    ]
+    """Busybox, INIT, modules to load, and files of one's own: "init" replaces INIT."""
+    files = {"init": INIT.replace("AFTER", after).encode(), **(extra or {})}
+    archive = Archive()
+    archive.character_device("dev/console", 5, 1)
+    archive.directory("modules")
+    archive.file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
     for module in modules:
-        data = module.read_bytes()
-        if module.suffix == ".xz":
-            import lzma
-
-            data = lzma.decompress(data)
-        name = module.name.removesuffix(".xz")
-        parts.append(cpio_entry(f"modules/{name}", stat.S_IFREG | 0o644, data))
-    for name, data in (extra or {}).items():
-        parts.append(cpio_entry(name, stat.S_IFREG | 0o755, data))
-    parts.append(cpio_entry("TRAILER!!!", 0, b""))
-    return gzip.compress(b"".join(parts), 1)
+        archive.file(f"modules/{module.name.removesuffix('.xz')}", module_bytes(module))
+    for name, data in files.items():
+        archive.file(name, data, 0o755)
+    return gzip.compress(archive.finish(), 1)
 
 
 class Qmp:
@@ -192,7 +175,7 @@ def magic_sysrq(directory: Path, qmp: Qmp, key: bytes) -> None:
                 pass
 
 
-def wait_for(path: Path, text: bytes, process: Any, seconds: float = 120) -> None:
+def wait_for(path: Path, text: bytes, process: Any, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if path.exists() and text in path.read_bytes():

@@ -36,7 +36,7 @@ def write(
 ) -> tuple[bytes, Tables]:
     """An image of `lead` bytes and the tables of (type + name, address), in address order.
 
-    layout  "4.6", "6.2", "6.4", "6.15" (no absolute symbols) or "7.0" (place-relative)
+    layout  "4.6", "6.2", "6.4", "6.15" (no absolute symbols) or "7.2" (place-relative)
     """
     names = b"".join(encode(name) for name, _ in symbols)
     markers, at = [], 0
@@ -50,7 +50,7 @@ def write(
     for token in tokens:
         starts.append(at)
         at += len(token) + 1
-    align = 4 if layout == "7.0" else 8
+    align = 4 if layout == "7.2" else 8
     unpadded = {
         "num_syms": struct.pack("<I", len(symbols)),
         "names": names,
@@ -69,14 +69,14 @@ def write(
         "6.2": ["offsets", "relative_base", *head, "seqs", *token],
         "6.4": [*head, *token, "offsets", "relative_base", "seqs"],
         "6.15": [*head, *token, "offsets", "relative_base", "seqs"],
-        "7.0": [*head, *token, "offsets", "seqs"],
+        "7.2": [*head, *token, "offsets", "seqs"],
     }[layout]
     where, at = {}, lead
     for part in order:
         where[part], at = at, at + len(parts[part])
     raw = []
     for index, (_, address) in enumerate(symbols):
-        if layout == "7.0":
+        if layout == "7.2":
             raw.append(address - (va + where["offsets"] + 4 * index))
         elif layout == "6.15":
             raw.append(address - BASE)

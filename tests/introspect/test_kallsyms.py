@@ -13,7 +13,7 @@ from introspect.kallsyms import Reader, SymbolTable
 from introspect.symbols import ModuleTable, Symbol, Symbols, load
 from tests.introspect.kallsymswriter import BASE, sample, write
 
-LAYOUTS = ["4.6", "6.2", "6.4", "6.15", "7.0"]
+LAYOUTS = ["4.6", "6.2", "6.4", "6.15", "7.2"]
 
 
 def reader(image: bytes) -> Reader:
@@ -26,7 +26,7 @@ def reader(image: bytes) -> Reader:
 
 
 def symbols_of(layout: str) -> list[tuple[str, int]]:
-    return sample(absolute=0 if layout in ("6.15", "7.0") else 3)
+    return sample(absolute=0 if layout in ("6.15", "7.2") else 3)
 
 
 def listed(table: SymbolTable) -> list[tuple[str, int]]:

@@ -84,6 +84,21 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, data: bytes, said: st
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+def test_a_truncated_core_gives_what_is_there_when_asked_to(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    whole = elf_core([(PT_LOAD, 0, b"a" * 100), (PT_LOAD, 4096, b"b" * 100), (PT_LOAD, 9999, b"c")])
+    path.write_bytes(whole[:-51])
+    with pytest.raises(BadImage, match="truncated"):
+        open_image(path)
+    memory = open_image(path, partial=True)
+    assert memory.ranges == [(0, 100), (4096, 50)]
+    assert memory.missing == 51  # type: ignore[attr-defined]
+    with pytest.raises(MemoryFault):
+        memory.read(4096, 51)
+    path.write_bytes(whole)
+    assert open_image(path, partial=True).missing == 0  # type: ignore[attr-defined]
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="No such file"):
         open_image(tmp_path / "none")

@@ -75,6 +75,19 @@ def test_the_outermost_frame_is_told_from_a_missing_rule(version: str, bits: int
     assert layout.decode(bytes(6)).step is Step.UNDEFINED
 
 
+def test_the_registers_of_7_2_are_told_by_what_most_rules_count_from() -> None:
+    layout = orc_layout(LAYOUTS["6.4"][0])
+
+    def entry(register: int) -> bytes:
+        return bytes(4) + (register | 2 << 8).to_bytes(2, "little")
+
+    layout.learn(entry(5) * 9 + entry(3))
+    assert [layout.decode(entry(n)).sp_reg for n in (3, 5)] == [Reg.DI, Reg.SP]
+    layout.learn(entry(3) * 9 + entry(5))  # asm/orc_types.h of 7.2
+    names = (Reg.AX, Reg.DX, Reg.SP, Reg.BP, Reg.DI, Reg.R10, Reg.R13, Reg.PREV_SP)
+    assert tuple(layout.decode(entry(n)).sp_reg for n in range(1, 9)) == names
+
+
 def test_an_orc_entry_of_absurd_size_is_refused() -> None:
     w = BtfWriter()
     w.struct("orc_entry", 64, [("sp_offset", w.int("short", 2), 0)])

@@ -13,7 +13,8 @@ from tests.introspect.guest import Guest
 @pytest.mark.parametrize(
     ("state", "exit_state", "letter"),
     [(0, 0, "R"), (1, 0, "S"), (2, 0, "D"), (0x402, 0, "I"), (4, 0, "T"), (8, 0, "t"),
-     (0, 0x20, "Z"), (0, 0x10, "X"), (0x40, 0, "P"), (0x100, 0, "R"), (2**32 - 1, 2**31, "I")],
+     (0, 0x20, "Z"), (0, 0x10, "X"), (0x40, 0, "P"), (0x1000, 0, "D"),
+     (0x8000, 0, "D"), (0x100, 0, "R"), (2**32 - 1, 2**31, "I")],
 )  # fmt: skip
 def test_state_letters(state: int, exit_state: int, letter: str) -> None:
     assert state_letter(state, exit_state) == letter

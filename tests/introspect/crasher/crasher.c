@@ -99,6 +99,43 @@ static int crasher_reader(void *unused)
 	return 0;
 }
 
+#ifdef CONFIG_PREEMPT_RT
+/* Its spinlocks and rwlocks sleep; who keeps one must not sleep, but can */
+static DEFINE_SPINLOCK(crasher_kept);
+static DEFINE_RWLOCK(crasher_table);
+
+static int crasher_keeper(void *unused)
+{
+	spin_lock(&crasher_kept);
+	write_lock(&crasher_table);
+	msleep_interruptible(1000000);
+	write_unlock(&crasher_table);
+	spin_unlock(&crasher_kept);
+	return 0;
+}
+
+static int crasher_spinner(void *unused)
+{
+	msleep(200);
+	spin_lock(&crasher_kept);
+	return 0;
+}
+
+static int crasher_lookup(void *unused)
+{
+	msleep(200);
+	read_lock(&crasher_table);
+	return 0;
+}
+
+static void crasher_sleeping(void)
+{
+	kthread_run(crasher_keeper, NULL, "crash_keeper");
+	kthread_run(crasher_spinner, NULL, "crash_spinner");
+	kthread_run(crasher_lookup, NULL, "crash_lookup");
+}
+#endif
+
 static void crasher_deadlock(void)
 {
 	kthread_run(crasher_writer, NULL, "crash_writer");
@@ -173,6 +210,9 @@ static const struct {
 	{ "softlockup", crasher_busy },
 	{ "oom", crasher_hog },
 	{ "stale", crasher_stale },
+#ifdef CONFIG_PREEMPT_RT
+	{ "rtlocks", crasher_sleeping },
+#endif
 };
 
 static int __init crasher_init(void)
