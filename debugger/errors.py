@@ -7,6 +7,7 @@
     |   +-- TargetGone (4)      the kernel this session looked at is no more
     |   +-- ControlRefused (6)  its CPUs cannot be had: another debugger, no agent
     |   +-- ControlLost (6)     they were had, and are not any more
+    +-- CommandError (1)        a monitor command that is none, or with wrong words
     +-- NothingThere (4)        no vnode, file or kernel to attach to
     +-- MissingTool (5)         gdb is not installed
     +-- SocketInUse (6)         another server listens there
@@ -55,6 +56,10 @@ class ControlLost(TargetError):
     """The lease ended, or the vnode was parked by the root."""
 
     exit_code = 6
+
+
+class CommandError(DebuggerError):
+    """There is no such monitor command, or not with these words."""
 
 
 class NothingThere(DebuggerError):

@@ -19,6 +19,7 @@ from debugger import modulefile, symfile
 from debugger.errors import MissingTool
 from introspect.kernel import Kernel
 
+SCRIPT = Path(__file__).with_name("gdb_script.py")
 DEBUG_ROOT = Path("/usr/lib/debug")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
 _SHT_NOTE = 7
@@ -87,12 +88,13 @@ def build_id_of(path: Path) -> str:
 def commands(
     kernel: Kernel, *, volatile: bool, progress: Callable[[str], None] = lambda _line: None
 ) -> list[str]:
-    """The gdb commands that load symbols; SymbolFileError when none can be made."""
+    """The gdb commands that load symbols and gdb_script.py; SymbolFileError when there are none."""
     path = _quoted(debuginfo(kernel) or symfile.build(kernel, progress))
     # Not symbol-file: it would move the per-CPU section, which lies at 0 whatever KASLR does.
     percpu = f"-s {symfile.PERCPU} 0" if kernel.symbols.table.absolute else ""
     return [
         *(_WATCHING if volatile else ()),
+        f"source {SCRIPT}",
         f"exec-file {path}",
         _quietly(f"add-symbol-file {path} -o {kernel.kaslr_offset:#x} {percpu}"),
         _quietly(f"add-symbol-file {_quoted(modulefile.user_frames())} -o 0"),
