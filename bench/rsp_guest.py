@@ -70,9 +70,19 @@ def _cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
 
 
 class Guest:
-    """A running guest; files live in `directory`, RAM in /dev/shm when there is one."""
+    """A running guest; files live in `directory`, RAM in /dev/shm when there is one.
 
-    def __init__(self, directory: Path, *, cpus: int = 2, append: str = "") -> None:
+    `extra` are files for its root directory.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        cpus: int = 2,
+        append: str = "",
+        extra: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.directory = directory
         self.cpus = cpus
         shm = Path("/dev/shm")
@@ -85,6 +95,7 @@ class Guest:
             "bin/busybox": (0o100755, busybox),
             "init": (0o100755, _INIT.encode()),
             "pktgen.ko": (0o100644, _module("pktgen")),
+            **{name: (0o100644, data) for name, data in (extra or {}).items()},
         }
         initrd.write_bytes(gzip.compress(_cpio(files), 1))
         self._process = subprocess.Popen(self._command(initrd, append))

@@ -173,7 +173,7 @@ def pack(
 
 def types(kernel: Kernel) -> dict[str, bytes]:
     """The sections that describe types and typed globals; C's own types without BTF."""
-    from debugger import abbreviations, dwarf
+    from debugger import dwarf
     from debugger.globals import GLOBALS, plain_btf
     from introspect.btf import Btf, split_blob
 
@@ -195,11 +195,7 @@ def types(kernel: Kernel) -> dict[str, bytes]:
         strings = split_blob(plain_btf())[1]
         unit = dwarf.Unit(Btf(plain_btf()), strings)
         unit.variables(GLOBALS, find)
-    return {
-        ".debug_abbrev": abbreviations.section(),
-        ".debug_info": unit.section(),
-        ".debug_str": elf.safe_names(strings, spaces=True),
-    }
+    return dwarf.sections(unit, strings)
 
 
 def frames(kernel: Kernel) -> dict[str, bytes]:

@@ -32,10 +32,11 @@ def _struct(session: Session, argument: str) -> str:
     kernel = session.target.kernel
     kind = _type(kernel, name)
     if not place:
-        inner = kind.member(path).type.strip() if path else kind.strip()
-        return _safe("\n".join(_layout(inner)))
+        return _safe("\n".join(_layout(kind.member(path).type if path else kind)))
     found = Object(kernel, kind, _address(kernel, place))
-    return _value(found.member_(path) if path else found)
+    found = found.member_(path) if path else found
+    kernel.read(found.address_, 1)  # else each member says that it is not there
+    return _value(found)
 
 
 def _safe(text: str) -> str:
@@ -85,11 +86,11 @@ def _address(kernel: Kernel, text: str) -> int:
 def _layout(kind: Type) -> Iterator[str]:
     """A line a member: offset, bytes, declaration."""
     yield f"{kind.spelling}: {kind.size} bytes"
-    for member in kind.members:
+    for member in kind.strip().members:
         bits = f" : {member.bit_size}" if member.bit_size else ""
         declared = member.type.declare(member.name).rstrip()
         yield f"{member.bit_offset // 8:6} {member.type.size:6}  {declared}{bits}"
-    for name, value in kind.enumerators:
+    for name, value in kind.strip().enumerators:
         yield f"{value:6}  {name}"
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from debugger.session import Session
 from debugger.target import Change, Identity, KernelTarget, Liveness, Thread
 from introspect.errors import NotFound
 from introspect.kallsyms import SymbolTable
+from introspect.modules import Module
 from introspect.printk import LogRecord
 from introspect.symbols import Symbols
 from introspect.tasks import Task
@@ -111,6 +112,9 @@ class PlainKernel:
         raise NotFound("no ORC")
 
     btf = orc
+
+    def modules(self) -> Iterator[Module]:
+        return iter(())
 
 
 class Client:
