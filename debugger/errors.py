@@ -8,6 +8,7 @@
     |   +-- ControlRefused (6)  its CPUs cannot be had: another debugger, no agent
     |   +-- ControlLost (6)     they were had, and are not any more
     +-- CommandError (1)        a monitor command that is none, or with wrong words
+    +-- WrongTarget (2)         what names the target is malformed
     +-- NothingThere (4)        no vnode, file or kernel to attach to
     +-- GdbFailed (1)           gdb ended, or could not connect
     +-- GdbTimedOut (7)         gdb took too long
@@ -62,6 +63,12 @@ class ControlLost(TargetError):
 
 class CommandError(DebuggerError):
     """There is no such monitor command, or not with these words."""
+
+
+class WrongTarget(DebuggerError):
+    """The words that name what is to be debugged are malformed."""
+
+    exit_code = 2
 
 
 class NothingThere(DebuggerError):
