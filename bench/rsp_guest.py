@@ -121,6 +121,7 @@ class Guest:
             "-nodefaults", "-display", "none", "-no-reboot",
             "-serial", f"unix:{at}/serial.sock,server=on,wait=off",
             "-qmp", f"unix:{at}/qmp.sock,server=on,wait=off",
+            "-qmp", f"unix:{at}/second.sock,server=on,wait=off",
             "-gdb", f"unix:{at}/gdb.sock,server=on,wait=off",
         ]  # fmt: skip
 

@@ -115,13 +115,13 @@ COMMANDS = (
 def run(session: Session, words: Sequence[str]) -> str:
     """The output of a command, or one line that starts with "error: "."""
     try:
-        text = _find(words)(session)
+        text = find(words)(session)
     except (IntrospectError, DebuggerError) as error:
         return f"error: {printable(str(error).encode())}\n"
     return text if len(text) <= MAX_OUTPUT else f"{text[:MAX_OUTPUT]}\n... cut here\n"
 
 
-def _find(words: Sequence[str]) -> Callable[[Session], str]:
+def find(words: Sequence[str]) -> Callable[[Session], str]:
     """The command that the first words name, with the rest as its argument; CommandError."""
     for command in sorted(COMMANDS, key=lambda row: -len(row.words)):
         count = len(command.words)

@@ -168,7 +168,9 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VNODE_DEBUG_CACHE", str(tmp_path / "cache"))
 
 
-def ask_gdb(program: str, target: KernelTarget, commands: Sequence[str]) -> str:
+def ask_gdb(
+    program: str, target: KernelTarget, commands: Sequence[str], timeout: float = 120
+) -> str:
     """What gdb says to commands, each under its own headline."""
     args = ["-nx", "--batch"]
     for command in commands:
@@ -179,7 +181,7 @@ def ask_gdb(program: str, target: KernelTarget, commands: Sequence[str]) -> str:
     try:
         setup = gdb.commands(target.kernel, volatile=True)
         line = gdb.command_line(program, path, setup, args)
-        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False)
     finally:
         server.close()
     assert done.returncode in (0, 1), done.stderr  # 1: the last command failed

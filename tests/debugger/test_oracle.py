@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""gdb with the symbols we make against gdb with the distribution's debuginfo, on one guest.
+
+Both read the same memory through the same server; what differs is the symbol file alone.
+linux-image-RELEASE-dbg is fetched once: 283 MB, 800 MB unpacked.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import rsp_guest
+from debugger import gdb
+from debugger.target import KernelTarget
+from debugger.tasks import TID_BASE
+from introspect.btf import Kind
+from tests.crashdump import oracle
+from tests.debugger.conftest import ask_gdb, under
+from tests.debugger.test_whole_kernel import layout
+
+pytestmark = [
+    pytest.mark.box,
+    pytest.mark.oracle,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(bool(rsp_guest.missing()), reason=rsp_guest.missing()),
+]
+
+SEED, SYMBOLS, STRUCTS = 4, 200, 50
+# Assembler code has unwind rules for the kernel, but none in debuginfo: there its stacks end.
+ENTRY = re.compile(r"entry_SYSCALL|asm_|ret_from_fork|error_entry|common_interrupt")
+STACKS = """
+import gdb
+for thread in gdb.selected_inferior().threads():
+    thread.switch()
+    frame, pcs = gdb.newest_frame(), []
+    while frame is not None and len(pcs) < 100:
+        if frame.type() != gdb.INLINE_FRAME:
+            pcs.append(hex(frame.pc()))
+        try:
+            frame = frame.older()
+        except gdb.error:
+            break
+    print("STACK", max(thread.ptid), *pcs)
+"""
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelTarget]:
+    with rsp_guest.running(tmp_path_factory.mktemp("oracle")) as guest:
+        guest.shell("sleep 1000 & cat /dev/zero | sleep 1000 & sleep 1; echo SLEEPERS")
+        guest.expect(b"SLEEPERS")
+        guest.qmp("stop")
+        yield guest.target(dead=True, tasks=True)
+
+
+def symbols(target: KernelTarget) -> list[str]:
+    """Random variables of the kernel, those whose name is another's as well left out."""
+    table = target.kernel.symbols.table
+    names = [
+        table.name_at(index)
+        for index in range(table.absolute, len(table))
+        if chr(table.types[index]) in "dDbBrR"
+    ]
+    single = [n for n in names if n.isidentifier() and names.count(n) == 1]
+    plain = [n for n in single if not n.startswith(("__ksym", "__kstr", "__param", "__tracepoint"))]
+    return random.Random(SEED).sample(plain, SYMBOLS)
+
+
+def structs(target: KernelTarget) -> list[str]:
+    kinds = [kind for kind in target.kernel.btf.of_kind(Kind.STRUCT) if kind.name]
+    names = [kind.name for kind in kinds]
+    known = {kind.name for kind in kinds if len(kind.members) > 2 and names.count(kind.name) == 1}
+    return random.Random(SEED).sample(sorted(known), STRUCTS)
+
+
+def stacks(text: str) -> dict[int, list[int]]:
+    rows = [line.split()[1:] for line in text.splitlines() if line.startswith("STACK ")]
+    return {int(row[0]): [int(pc, 16) for pc in row[1:]] for row in rows}
+
+
+def up_to_entry(target: KernelTarget, pcs: list[int]) -> list[int]:
+    for index, pc in enumerate(pcs):
+        if ENTRY.match(target.kernel.symbols.describe(pc - 1)):
+            return pcs[: index + 1]
+    return pcs
+
+
+def test_gdbs_own_view(
+    still: KernelTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "stacks.py"
+    script.write_text(STACKS)
+    names, kinds = symbols(still), structs(still)
+    values = [f"x/8xb &{name}" for name in names]
+    layouts = [f"ptype/o struct {name}" for name in kinds]
+    commands = ["info symbol linux_banner", f"source {script}", *values, *layouts]
+    ours = ask_gdb("gdb", still, commands)
+    vmlinux = oracle.vmlinux(still.kernel.release)
+    monkeypatch.setattr(gdb, "DEBUG_ROOT", vmlinux.parents[1])
+    assert gdb.debuginfo(still.kernel) is not None
+    theirs = ask_gdb("gdb", still, [*commands, "info line start_kernel"], timeout=1500)
+    assert "init/main.c" in under(theirs, "info line start_kernel")  # debuginfo it is
+    assert "No line number" not in theirs
+
+    for command in values:
+        assert under(ours, command) == under(theirs, command) != "", command
+    for name, command in zip(kinds, layouts, strict=True):
+        assert layout(under(ours, command)) == layout(under(theirs, command)) != [], name
+    mine, others = stacks(ours), stacks(theirs)
+    blocked = [task for task in still.kernel.tasks() if not task.running]
+    frames = 0
+    for task in blocked:
+        found = up_to_entry(still, mine[TID_BASE + task.pid])
+        assert found == up_to_entry(still, others[TID_BASE + task.pid]), task
+        frames += len(found)
+    print(f"{SYMBOLS} values, {STRUCTS} layouts, {len(blocked)} stacks of {frames} frames: equal")
