@@ -39,7 +39,7 @@ PERCPU = ".data..percpu"
 """Linked at 0 and not moved by KASLR: load with `add-symbol-file -s .data..percpu 0`."""
 PERCPU_MAX = 1 << 24
 BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
-FORMAT = 4
+FORMAT = 5
 """Part of the cache key: raise it when the file's content changes."""
 _MAX_SOURCE = 64 << 20
 _MAX_FILES = 16

@@ -7,6 +7,7 @@ linux-image-RELEASE-dbg is fetched once: 283 MB, 800 MB unpacked.
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,15 +65,16 @@ def symbols(target: KernelTarget) -> list[str]:
         for index in range(table.absolute, len(table))
         if chr(table.types[index]) in "dDbBrR"
     ]
-    single = [n for n in names if n.isidentifier() and names.count(n) == 1]
+    counted = Counter(names)
+    single = [name for name in names if name.isidentifier() and counted[name] == 1]
     plain = [n for n in single if not n.startswith(("__ksym", "__kstr", "__param", "__tracepoint"))]
     return random.Random(SEED).sample(plain, SYMBOLS)
 
 
 def structs(target: KernelTarget) -> list[str]:
     kinds = [kind for kind in target.kernel.btf.of_kind(Kind.STRUCT) if kind.name]
-    names = [kind.name for kind in kinds]
-    known = {kind.name for kind in kinds if len(kind.members) > 2 and names.count(kind.name) == 1}
+    counted = Counter(kind.name for kind in kinds)
+    known = {kind.name for kind in kinds if len(kind.members) > 2 and counted[kind.name] == 1}
     return random.Random(SEED).sample(sorted(known), STRUCTS)
 
 
