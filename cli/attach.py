@@ -58,6 +58,7 @@ def is_local(target: str | None) -> bool:
         "vnode-debug attach --incident 3        the dump of incident 3",
         "vnode-debug attach ./vmcore",
         "vnode-debug attach --no-tasks 2        threads are CPUs alone",
+        "vnode-debug attach qemu:/dev/shm/ram,qmp=/run/qmp.sock    a QEMU guest with shared memory",
         "vnode-debug attach serial:/dev/ttyS0,115200 ./vmlinux    kgdb; shares the console's line",
     ],
     epilog="What follows the targets goes to gdb.",
@@ -86,6 +87,10 @@ def command(
         if session.json:
             raise click.UsageError("of a serial line there is nothing to describe")
         return serial_line.attach(target, gdb_args)
+    if target is not None and stop and target.startswith("qemu:") and incident is None:
+        from debugger import qemu, stub_proxy
+
+        return stub_proxy.attach(qemu.Guest.parse(target), gdb_args)
     if incident is not None and target is not None:
         gdb_args = (target, *gdb_args)  # there is no target word: the first is gdb's too
     tasks = tasks and not session.json
@@ -134,6 +139,11 @@ def factory(
         return lambda: sources.dump(path, vnode, tasks=tasks)
     if target is None or target.startswith("-"):
         raise click.UsageError("name a vnode, a file or an --incident, then gdb's arguments")
+    if target.startswith("qemu:"):
+        from debugger import qemu
+
+        guest = qemu.Guest.parse(target)
+        return lambda: qemu.target(guest, tasks=tasks)
     if is_file(target):
         path = Path(target)
         if not path.is_file():

@@ -15,6 +15,8 @@ _COMMANDS = (
     ("locks", "mutexes and rwsems that are waited for, their owners, deadlocks"),
     ("crash", "why it died: title, culprit, registers, stack"),
     ("mem", "free and used memory, the largest slab caches"),
+    ("stop", "take control and stop every CPU"),
+    ("release", "end control: breakpoints go, the CPUs run"),
     ("info", "the kernel that is looked at, and its CPUs"),
 )
 _PLACED = (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION, gdb.TYPE_CODE_ARRAY, gdb.TYPE_CODE_FUNC)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU guest whose RAM is a shared file: watched like a vnode.
 
-    qemu:RAMFILE,qmp=SOCKET[,stop]
+    qemu:RAMFILE,qmp=SOCKET
 
 Memory comes from the file (`-object memory-backend-file,share=on,mem-path=RAMFILE`),
 where which part of it lies from QEMU itself, registers over QMP.  Nothing is
-stopped, unless with `stop`, which stub_proxy.py serves.
+stopped; `attach --stop` is stub_proxy.py's.
 
 Limits: x86-64; one RAM file; registers of a running CPU are those at its last
 exit from translated code.
@@ -36,20 +36,18 @@ _SEGMENT = re.compile(r"^([CDEFGS]S) =([0-9a-f]{4}) ([0-9a-f]{8,16}) ", re.MULTI
 
 
 class Guest(NamedTuple):
-    """What names a guest; `stop`: it is to be stopped and stepped, not only watched."""
+    """What names a guest."""
 
     ram: Path
     qmp: str
-    stop: bool
 
     @classmethod
     def parse(cls, text: str) -> "Guest":
-        """ "qemu:RAMFILE,qmp=SOCKET[,stop]"; WrongTarget."""
-        ram, comma, rest = text.removeprefix(PREFIX).partition(",qmp=")
-        socket = rest.removesuffix(",stop")
+        """ "qemu:RAMFILE,qmp=SOCKET"; WrongTarget."""
+        ram, comma, socket = text.removeprefix(PREFIX).partition(",qmp=")
         if not ram or not comma or not socket or "\0" in text:
-            raise WrongTarget(f"{text}: a QEMU guest is qemu:RAMFILE,qmp=SOCKET[,stop]")
-        return cls(Path(ram), socket, rest.endswith(",stop"))
+            raise WrongTarget(f"{text}: a QEMU guest is qemu:RAMFILE,qmp=SOCKET")
+        return cls(Path(ram), socket)
 
 
 def parse_registers(text: str) -> dict[int, dict[str, int]]:

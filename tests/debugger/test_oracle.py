@@ -78,6 +78,11 @@ def structs(target: KernelTarget) -> list[str]:
     return random.Random(SEED).sample(sorted(known), STRUCTS)
 
 
+def value(text: str, command: str) -> str:
+    """Address and bytes, without gdb's name for the place: debuginfo has some of other sizes."""
+    return re.sub(r" <[^>]*>:", ":", under(text, command))
+
+
 def stacks(text: str) -> dict[int, list[int]]:
     rows = [line.split()[1:] for line in text.splitlines() if line.startswith("STACK ")]
     return {int(row[0]): [int(pc, 16) for pc in row[1:]] for row in rows}
@@ -108,7 +113,7 @@ def test_gdbs_own_view(
     assert "No line number" not in theirs
 
     for command in values:
-        assert under(ours, command) == under(theirs, command) != "", command
+        assert value(ours, command) == value(theirs, command) != "", command
     for name, command in zip(kinds, layouts, strict=True):
         assert layout(under(ours, command)) == layout(under(theirs, command)) != [], name
     mine, others = stacks(ours), stacks(theirs)

@@ -30,9 +30,8 @@ needs_guest = pytest.mark.skipif(bool(rsp_guest.missing()), reason=rsp_guest.mis
 
 
 def test_words_for_a_guest() -> None:
-    guest = qemu.Guest.parse("qemu:/dev/shm/a,b,qmp=/run/q,x.sock,stop")
-    assert guest == (Path("/dev/shm/a,b"), "/run/q,x.sock", True)
-    assert not qemu.Guest.parse("qemu:ram,qmp=q").stop
+    guest = qemu.Guest.parse("qemu:/dev/shm/a,b,qmp=/run/q,x.sock")
+    assert guest == (Path("/dev/shm/a,b"), "/run/q,x.sock")
 
 
 @pytest.mark.parametrize(
@@ -147,12 +146,12 @@ def own_cache() -> None:
     """The module's cache serves all tests here."""
 
 
-def words(guest: Guest, stop: str = "") -> str:
-    return f"qemu:{guest.ram},qmp={guest.directory}/second.sock{stop}"
+def words(guest: Guest) -> str:
+    return f"qemu:{guest.ram},qmp={guest.directory}/second.sock"
 
 
-def attach(guest: Guest, stop: str, commands: list[str]) -> int:
-    code = run(["attach", words(guest, stop), *arguments(*commands)])
+def attach(guest: Guest, options: list[str], commands: list[str]) -> int:
+    code = run(["attach", *options, words(guest), *arguments(*commands)])
     gc.collect()  # a process of its own would end here: QEMU talks to one client at a time
     return code
 
@@ -174,7 +173,7 @@ def alive(guest: Guest) -> None:
 def test_a_guest_is_watched(guest: Guest, capfd: pytest.CaptureFixture[str]) -> None:
     commands = ["x/s linux_banner", "info threads", "p $cr0", "vnode ps", "p jiffies",
                 "shell sleep 0.3", "p jiffies ", "stepi"]  # fmt: skip
-    assert attach(guest, "", commands) in (0, 1)
+    assert attach(guest, [], commands) in (0, 1)
     out, err = capfd.readouterr()
     assert "Linux version 6." in under(out, "x/s linux_banner")
     assert "(CPU 1 running [sampled]" in under(out, "info threads")
@@ -201,7 +200,7 @@ def test_a_guest_is_stopped_and_stepped(
         "info symbol $pc", "vnode struct task_struct.comm init_task", "monitor info registers",
         "info threads", "finish", "delete", "detach",
     ]  # fmt: skip
-    assert attach(guest, ",stop", commands) == 0
+    assert attach(guest, ["--stop"], commands) == 0
     out = capfd.readouterr().out
     assert "Breakpoint 1, 0x" in under(out, "continue")
     assert "do_sys_openat2 ()" in under(out, "bt 3") and "#2 " in under(out, "bt 3")
@@ -217,7 +216,7 @@ def test_a_guest_is_stopped_and_stepped(
 @needs_guest
 def test_a_gdb_that_is_killed_leaves_no_breakpoint(guest: Guest) -> None:
     commands = ["break do_sys_openat2", "continue", "shell kill -9 $PPID"]
-    assert attach(guest, ",stop", commands) == 128 + 9
+    assert attach(guest, ["--stop"], commands) == 128 + 9
     alive(guest)
     assert guest.qmp("query-status")["running"]  # type: ignore[index]
 
@@ -236,7 +235,7 @@ def test_memory_comes_from_the_file(guest: Guest, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(stub_proxy.Proxy, "_send", note)
     commands = ["x/300gx &init_task", "p init_task.comm", "bt", "detach"]
-    assert attach(guest, ",stop", commands) == 0
+    assert attach(guest, ["--stop"], commands) == 0
     assert any(packet.startswith(b"$g#") for packet in asked)
     assert not any(packet.startswith(b"$mffff") for packet in asked)
 
