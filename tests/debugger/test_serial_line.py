@@ -216,7 +216,7 @@ def test_gdb_and_a_console_on_one_line(guest: Guest) -> None:
         assert re.search(r"Thread 1\.2 \(CPU#1 \[", under(out, "info threads"))
         os.write(terminal, b"echo DO''NE\n")  # the guest runs on, and so does its console
         seen = read_until(terminal, b"DONE")
-        assert seen.count(NOISE) > 10
+        assert seen.count(NOISE) > 2
         assert not re.search(rb"\$[^ ]", seen)  # nothing of a packet
         os.close(terminal)
 
