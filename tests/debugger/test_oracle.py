@@ -9,7 +9,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -95,32 +94,54 @@ def up_to_entry(target: KernelTarget, pcs: list[int]) -> list[int]:
     return pcs
 
 
-def test_gdbs_own_view(
-    still: KernelTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "stacks.py"
+@pytest.fixture(scope="module")
+def views(
+    still: KernelTarget, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
+    """What gdb says with our symbols, and with debuginfo."""
+    directory = tmp_path_factory.mktemp("views")
+    script = directory / "stacks.py"
     script.write_text(STACKS)
-    names, kinds = symbols(still), structs(still)
-    values = [f"x/8xb &{name}" for name in names]
-    layouts = [f"ptype/o struct {name}" for name in kinds]
-    commands = ["info symbol linux_banner", f"source {script}", *values, *layouts]
-    ours = ask_gdb("gdb", still, commands)
-    vmlinux = oracle.vmlinux(still.kernel.release)
-    monkeypatch.setattr(gdb, "DEBUG_ROOT", vmlinux.parents[1])
-    assert gdb.debuginfo(still.kernel) is not None
-    theirs = ask_gdb("gdb", still, [*commands, "info line start_kernel"], timeout=1500)
+    commands = [f"source {script}", *values(still), *layouts(still), "info line start_kernel"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VNODE_DEBUG_CACHE", str(directory / "cache"))
+        ours = ask_gdb("gdb", still, commands)
+        vmlinux = oracle.vmlinux(still.kernel.release)
+        patch.setattr(gdb, "DEBUG_ROOT", vmlinux.parents[1])
+        assert gdb.debuginfo(still.kernel) is not None
+        theirs = ask_gdb("gdb", still, commands, timeout=1500)
     assert "init/main.c" in under(theirs, "info line start_kernel")  # debuginfo it is
-    assert "No line number" not in theirs
+    yield ours, theirs
 
-    for command in values:
-        assert value(ours, command) == value(theirs, command) != "", command
-    for name, command in zip(kinds, layouts, strict=True):
-        assert layout(under(ours, command)) == layout(under(theirs, command)) != [], name
-    mine, others = stacks(ours), stacks(theirs)
-    blocked = [task for task in still.kernel.tasks() if not task.running]
-    frames = 0
-    for task in blocked:
-        found = up_to_entry(still, mine[TID_BASE + task.pid])
-        assert found == up_to_entry(still, others[TID_BASE + task.pid]), task
-        frames += len(found)
-    print(f"{SYMBOLS} values, {STRUCTS} layouts, {len(blocked)} stacks of {frames} frames: equal")
+
+def values(target: KernelTarget) -> list[str]:
+    return [f"x/8xb &{name}" for name in symbols(target)]
+
+
+def layouts(target: KernelTarget) -> list[str]:
+    return [f"ptype/o struct {name}" for name in structs(target)]
+
+
+def test_values_of_symbols(still: KernelTarget, views: tuple[str, str]) -> None:
+    for command in values(still):
+        ours, theirs = (value(view, command) for view in views)
+        assert ours == theirs != "", command
+
+
+def test_layouts_of_structures(still: KernelTarget, views: tuple[str, str]) -> None:
+    for command in layouts(still):
+        ours, theirs = (layout(under(view, command)) for view in views)
+        assert ours == theirs != [], command
+
+
+def test_stacks_of_blocked_tasks(still: KernelTarget, views: tuple[str, str]) -> None:
+    mine, others = (stacks(view) for view in views)
+    differ = [
+        (task.comm, [still.kernel.symbols.describe(pc - 1) for pc in found[TID_BASE + task.pid]])
+        for task in still.kernel.tasks()
+        if not task.running
+        and up_to_entry(still, mine[TID_BASE + task.pid])
+        != up_to_entry(still, others[TID_BASE + task.pid])
+        for found in (mine, others)
+    ]
+    assert not differ
