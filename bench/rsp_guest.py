@@ -60,25 +60,37 @@ def _module(name: str) -> bytes:
     return found[0].read_bytes() if found else b""
 
 
-def _initrd() -> bytes:
+def _initrd(extra: Mapping[str, bytes]) -> bytes:
     archive = Archive()
     archive.file("bin/busybox", Path("/bin/busybox").read_bytes(), 0o755)
     archive.file("init", _INIT.encode(), 0o755)
     archive.file("pktgen.ko", _module("pktgen"))
+    for name, data in extra.items():
+        archive.file(name, data)
     return gzip.compress(archive.finish(), 1)
 
 
 class Guest:
-    """A running guest; files live in `directory`, RAM in /dev/shm when there is one."""
+    """A running guest; files live in `directory`, RAM in /dev/shm when there is one.
 
-    def __init__(self, directory: Path, *, cpus: int = 2, append: str = "") -> None:
+    `extra` are files for its root directory.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        cpus: int = 2,
+        append: str = "",
+        extra: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.directory = directory
         self.cpus = cpus
         shm = Path("/dev/shm")
         self.ram = (shm if shm.is_dir() else directory) / f"rsp-guest-{os.getpid()}-{id(self):x}"
         self.gdb_socket = directory / "gdb.sock"
         initrd = directory / "initrd.gz"
-        initrd.write_bytes(_initrd())
+        initrd.write_bytes(_initrd(extra or {}))
         self._process = subprocess.Popen(self._command(initrd, append))
         try:
             self._console = self._connect(directory / "serial.sock")
@@ -102,6 +114,7 @@ class Guest:
             "-nodefaults", "-display", "none", "-no-reboot",
             "-serial", f"unix:{at}/serial.sock,server=on,wait=off",
             "-qmp", f"unix:{at}/qmp.sock,server=on,wait=off",
+            "-qmp", f"unix:{at}/second.sock,server=on,wait=off",
             "-gdb", f"unix:{at}/gdb.sock,server=on,wait=off",
         ]  # fmt: skip
 

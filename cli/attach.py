@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from debugger.target import KernelTarget
 
 
+ELSEWHERE = ("serial:", "qemu:")
+"""How targets begin that are not of this toolkit's machine."""
+
+
 def is_file(target: str | None) -> bool:
     """Whether the word names a file rather than a vnode."""
     try:
@@ -34,7 +38,12 @@ def place(given: Mapping[str, Any]) -> Place:
     """Files that are here are opened here; an incident where its store is."""
     if given["incident"]:
         return Place.EITHER
-    return Place.HERE if is_file(given["target"]) else Place.MACHINE
+    return Place.HERE if is_local(given["target"]) else Place.MACHINE
+
+
+def is_local(target: str | None) -> bool:
+    """Whether the word names something of this computer, and no vnode."""
+    return is_file(target) or (target or "").startswith(ELSEWHERE)
 
 
 @verb(
@@ -49,6 +58,8 @@ def place(given: Mapping[str, Any]) -> Place:
         "vnode-debug attach --incident 3        the dump of incident 3",
         "vnode-debug attach ./vmcore",
         "vnode-debug attach --no-tasks 2        threads are CPUs alone",
+        "vnode-debug attach qemu:/dev/shm/ram,qmp=/run/qmp.sock    a QEMU guest with shared memory",
+        "vnode-debug attach serial:/dev/ttyS0,115200 ./vmlinux    kgdb; shares the console's line",
     ],
     epilog="What follows the targets goes to gdb.",
 )
@@ -70,6 +81,16 @@ def command(
     """Open gdb on the kernels of vnodes, alive or dead."""
     if stop and read_only:
         raise click.UsageError("--stop and --read-only exclude each other")
+    if target is not None and target.startswith("serial:") and incident is None:
+        from debugger import serial_line
+
+        if session.json:
+            raise click.UsageError("of a serial line there is nothing to describe")
+        return serial_line.attach(target, gdb_args)
+    if target is not None and stop and target.startswith("qemu:") and incident is None:
+        from debugger import qemu, stub_proxy
+
+        return stub_proxy.attach(qemu.Guest.parse(target), gdb_args)
     if incident is not None and target is not None:
         gdb_args = (target, *gdb_args)  # there is no target word: the first is gdb's too
     tasks = tasks and not session.json
@@ -92,7 +113,7 @@ def further_vnodes(
     session: Session, target: str | None, words: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words after a vnode that are vnodes too, and the rest, which is gdb's."""
-    if target is None or target.startswith("-") or is_file(target):
+    if target is None or target.startswith("-") or is_local(target):
         return (), words
     statuses = RootBridge.open(session.machine()).statuses()
     known = {name for status in statuses for name in (str(status.id), status.name)}
@@ -118,6 +139,11 @@ def factory(
         return lambda: sources.dump(path, vnode, tasks=tasks)
     if target is None or target.startswith("-"):
         raise click.UsageError("name a vnode, a file or an --incident, then gdb's arguments")
+    if target.startswith("qemu:"):
+        from debugger import qemu
+
+        guest = qemu.Guest.parse(target)
+        return lambda: qemu.target(guest, tasks=tasks)
     if is_file(target):
         path = Path(target)
         if not path.is_file():

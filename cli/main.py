@@ -58,6 +58,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Debug",
         (
             Entry("attach", "cli.attach", "Open gdb on a vnode's kernel, alive or dead."),
+            Entry("gdb-exec", "cli.gdb_exec", "Give gdb commands, and print what each gave."),
             Entry("drgn", "cli.drgn", "Open drgn on a kernel, also without debuginfo."),
             Entry("dump", "cli.dump", "Write a vnode's memory as a vmcore."),
             Entry("analyze", "cli.analyze", "Explain a crash from memory alone."),

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from debugger import gdb
@@ -40,35 +41,54 @@ def attach(
     no usable symbols, ControlRefused when one cannot be stopped, and what a factory raises.
     """
     path = gdb.find(program)
+    with serving(factories, stop=stop) as (setups, place):
+        if len(setups) == 1:
+            (setup,) = setups.values()
+            line = gdb.command_line(path, place, setup, gdb_args)
+        else:
+            line = gdb.command_line(path, None, gdb.several(setups, place), gdb_args)
+        return gdb.run(line)
+
+
+@contextmanager
+def serving(
+    factories: Sequence[Callable[[], KernelTarget]], *, stop: bool = False
+) -> Iterator[tuple[dict[int, list[str]], Path]]:
+    """(gdb's commands to load symbols by process id, a server's socket for one gdb) in a block."""
     targets = {target.identity.number: target for target in [make() for make in factories]}
     setups = {
-        number: gdb.commands(target.kernel, volatile=target.cpus.volatile, progress=_say)
+        number: gdb.commands(target.kernel, volatile=target.cpus.volatile, progress=say)
         for number, target in targets.items()
     }
-    directory = _private_directory()
-    socket = directory / "rsp"
     single = next(iter(targets.values())) if len(targets) == 1 else None
     catalog = {number: _ready(target) for number, target in targets.items()}
-    server = Server(_ready(single), socket) if single else Server(None, socket, catalog)
+    with socket_directory() as directory:
+        place = directory / "rsp"
+        server = Server(_ready(single), place) if single else Server(None, place, catalog)
 
-    def serve() -> None:
-        server.serve_one(connected=lambda: shutil.rmtree(directory, ignore_errors=True))
+        def serve() -> None:
+            server.serve_one(connected=lambda: shutil.rmtree(directory, ignore_errors=True))
 
-    try:
-        if stop:
+        try:
+            if stop:
+                for target in targets.values():
+                    _halt(target)
+            threading.Thread(target=serve, daemon=True).start()
+            yield setups, place
+        finally:
             for target in targets.values():
-                _halt(target)
-        if single:
-            line = gdb.command_line(path, socket, setups[single.identity.number], gdb_args)
-        else:
-            line = gdb.command_line(path, None, gdb.several(setups, socket), gdb_args)
-        threading.Thread(target=serve, daemon=True).start()
-        return gdb.run(line)
+                if target.pilot is not None:
+                    target.pilot.give_back()
+            server.close()
+
+
+@contextmanager
+def socket_directory() -> Iterator[Path]:
+    """A directory for a socket, removed at the end of the block."""
+    directory = _private_directory()
+    try:
+        yield directory
     finally:
-        for target in targets.values():
-            if target.pilot is not None:
-                target.pilot.give_back()
-        server.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -84,7 +104,8 @@ def _halt(target: KernelTarget) -> None:
         target.refresh()
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line for the user."""
     print(f"vnode-debug: {line}", file=sys.stderr, flush=True)
 
 

@@ -11,12 +11,13 @@ Checked, since a vnode's memory is not trusted and gdb trusts a symbol file:
 references, names, and that no type contains or names itself without end.
 
 Source: DWARF 4, sections 3 to 5 and 7.5; Documentation/bpf/btf.rst (6.12).
-Limits: no functions, no line numbers, no scopes; a module's own types are not there.
+Limits: no functions, no line numbers, no scopes.
 """
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
 
+from debugger import abbreviations, elf
 from debugger.abbreviations import CODES
 from introspect.btf import BOOL, SIGNED, Btf, Kind
 from introspect.errors import Corrupt, NotFound
@@ -264,6 +265,15 @@ class Unit:
         size = self._size + 1
         header = _HEADER.pack(size - 4, 4, 0, 8)
         return b"".join([header, *self._parts, b"\0"])
+
+
+def sections(unit: Unit, strings: bytes) -> dict[str, bytes]:
+    """The sections of a file by name; `strings` is what the unit was made with."""
+    return {
+        ".debug_abbrev": abbreviations.section(),
+        ".debug_info": unit.section(),
+        ".debug_str": elf.safe_names(strings, spaces=True),
+    }
 
 
 def _wrapper(what: str, places: list[int]) -> Callable[[Sequence[int]], bytes]:

@@ -7,7 +7,11 @@
     |   +-- TargetGone (4)      the kernel this session looked at is no more
     |   +-- ControlRefused (6)  its CPUs cannot be had: another debugger, no agent
     |   +-- ControlLost (6)     they were had, and are not any more
+    +-- CommandError (1)        a monitor command that is none, or with wrong words
+    +-- WrongTarget (2)         what names the target is malformed
     +-- NothingThere (4)        no vnode, file or kernel to attach to
+    +-- GdbFailed (1)           gdb ended, or could not connect
+    +-- GdbTimedOut (7)         gdb took too long
     +-- MissingTool (5)         gdb is not installed
     +-- SocketInUse (6)         another server listens there
     +-- SymbolFileError (1)     the kernel's symbols make no symbol file
@@ -57,10 +61,30 @@ class ControlLost(TargetError):
     exit_code = 6
 
 
+class CommandError(DebuggerError):
+    """There is no such monitor command, or not with these words."""
+
+
+class WrongTarget(DebuggerError):
+    """The words that name what is to be debugged are malformed."""
+
+    exit_code = 2
+
+
 class NothingThere(DebuggerError):
     """There is no vnode or file of that name, or no kernel in it."""
 
     exit_code = 4
+
+
+class GdbFailed(DebuggerError):
+    """gdb ended before its work was done, or could not connect."""
+
+
+class GdbTimedOut(DebuggerError):
+    """gdb took longer than it was given."""
+
+    exit_code = 7
 
 
 class MissingTool(DebuggerError):

@@ -17,14 +17,15 @@ from pathlib import Path
 
 from debugger import modulefile, symfile
 from debugger.errors import MissingTool
+from introspect.elfcore import build_id
+from introspect.errors import IntrospectError
 from introspect.kernel import Kernel
 
+SCRIPT = Path(__file__).with_name("gdb_script.py")
 DEBUG_ROOT = Path("/usr/lib/debug")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
 _SHT_NOTE = 7
 _MAX_NOTE = 4096
-# struct elf64_note: name size 4, data size below 256, type 3, name, data
-_GNU_BUILD_ID = re.compile(rb"\x04\0\0\0(.)\0\0\0\x03\0\0\0GNU\0(.*)", re.DOTALL)
 
 # Before the user's .gdbinit, so that it has the last word.
 _EARLY = (
@@ -48,16 +49,16 @@ def find(name: str = "gdb") -> str:
 
 def debuginfo(kernel: Kernel) -> Path | None:
     """An installed vmlinux with debuginfo and this kernel's build id."""
-    build_id, release = kernel.build_id, kernel.release  # the vnode's words: no path before a check
-    if not symfile.BUILD_ID.fullmatch(build_id):
+    wanted, release = kernel.build_id, kernel.release  # the vnode's words: no path before a check
+    if not symfile.BUILD_ID.fullmatch(wanted):
         return None
-    paths = [DEBUG_ROOT / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"]
+    paths = [DEBUG_ROOT / ".build-id" / wanted[:2] / f"{wanted[2:]}.debug"]
     if _RELEASE.fullmatch(release):
         paths += [
             DEBUG_ROOT / "boot" / f"vmlinux-{release}",
             DEBUG_ROOT / "lib/modules" / release / "vmlinux",
         ]
-    return next((path for path in paths if build_id_of(path) == build_id), None)
+    return next((path for path in paths if build_id_of(path) == wanted), None)
 
 
 def build_id_of(path: Path) -> str:
@@ -76,10 +77,10 @@ def build_id_of(path: Path) -> str:
                 place, length = struct.unpack_from("<QQ", table, at + 24)
                 if kind == _SHT_NOTE and length < _MAX_NOTE:
                     file.seek(place)
-                    note = _GNU_BUILD_ID.match(file.read(length))
-                    if note:
-                        return note[2][: note[1][0]].hex()
-    except (OSError, struct.error):
+                    found = build_id(file.read(length))  # a kernel has Xen's notes before it
+                    if found:
+                        return found
+    except (OSError, struct.error, IntrospectError):
         pass
     return ""
 
@@ -87,12 +88,13 @@ def build_id_of(path: Path) -> str:
 def commands(
     kernel: Kernel, *, volatile: bool, progress: Callable[[str], None] = lambda _line: None
 ) -> list[str]:
-    """The gdb commands that load symbols; SymbolFileError when none can be made."""
+    """The gdb commands that load symbols and gdb_script.py; SymbolFileError when there are none."""
     path = _quoted(debuginfo(kernel) or symfile.build(kernel, progress))
     # Not symbol-file: it would move the per-CPU section, which lies at 0 whatever KASLR does.
     percpu = f"-s {symfile.PERCPU} 0" if kernel.symbols.table.absolute else ""
     return [
         *(_WATCHING if volatile else ()),
+        f"source {SCRIPT}",
         f"exec-file {path}",
         _quietly(f"add-symbol-file {path} -o {kernel.kaslr_offset:#x} {percpu}"),
         _quietly(f"add-symbol-file {_quoted(modulefile.user_frames())} -o 0"),

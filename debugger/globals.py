@@ -13,9 +13,13 @@ from introspect.object import GLOBALS as KNOWN
 GLOBALS = KNOWN | {
     "__per_cpu_offset": "unsigned long []",
     "boot_command_line": "const char []",
+    "bus_kset": "struct kset *",
+    "class_kset": "struct kset *",
     "console_printk": "int []",
     "crash_kexec_post_notifiers": "bool",
+    "devices_kset": "struct kset *",
     "files_stat": "struct files_stat_struct",
+    "hrtimer_resolution": "unsigned int",
     "init_cred": "struct cred",
     "init_files": "struct files_struct",
     "init_fs": "struct fs_struct",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A symbol file for each loaded module: its symbols, and call frames from its ORC.
+"""A symbol file for each loaded module: its symbols, its types, and call frames from its ORC.
 
 The parts of a module's memory become sections, the first of them .text, each
 linked at an address of its own; gdb is told where they are with
@@ -10,25 +10,29 @@ every start of the same kernel build.
 A file of its own ends backtraces at user mode: no other file's frames can reach
 down there, since they move with KASLR.
 
-Limits: no types; a module that is loaded later is not there until the next attach.
+Limits: a module without BTF (mostly one built elsewhere) has no types; one that is loaded later
+is not there until the next attach.
 """
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from debugger import elf
 from debugger.elf import Section, SectionType
 from debugger.errors import SymbolFileError
 from introspect import cache
+from introspect.btf import Btf, split_blob
 from introspect.errors import IntrospectError
 from introspect.kernel import Kernel
+from introspect.modules import read_btf
 from introspect.orc import Layout, Table
 from introspect.symbols import ModuleTable, Symbol
 
-FORMAT = 1
+FORMAT = 2
 _SPACING = 1 << 32  # between the link addresses of the sections: a module is smaller
 _MAX_MODULES = 512
 _MAX_FILES = 2048
@@ -55,8 +59,13 @@ def parts(module: ModuleTable) -> list[tuple[int, int]]:
     return [(start, split), (split, end), *others] if split < end else [(start, end), *others]
 
 
-def pack(module: ModuleTable, layout: Layout | None = None, rules: Table | None = None) -> bytes:
-    """The ELF file of a module; `rules` is its ORC table."""
+def pack(
+    module: ModuleTable,
+    layout: Layout | None = None,
+    rules: Table | None = None,
+    debug: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """The ELF file of a module; `rules` is its ORC table, `debug` its sections of types."""
     sections = [
         Section(
             section_name(number), SectionType.NOBITS,
@@ -74,7 +83,19 @@ def pack(module: ModuleTable, layout: Layout | None = None, rules: Table | None 
         if layout is not None and rules is not None:
             data = _frames(module, layout, rules)
             sections.append(Section(".debug_frame", SectionType.PROGBITS, data=data))
+    for name, data in (debug or {}).items():
+        sections.append(Section(name, SectionType.PROGBITS, data=data))
     return elf.assemble(sections)
+
+
+def types(btf: Btf) -> dict[str, bytes]:
+    """The sections that describe a module's own types; Corrupt when BTF contradicts itself."""
+    from debugger import dwarf, modulebtf
+
+    blob = modulebtf.whole(btf)
+    made = Btf(blob)
+    made.has_enum64 = btf.has_enum64 or bool(btf.base and btf.base.has_enum64)
+    return dwarf.sections(dwarf.Unit(made, split_blob(blob)[1]), split_blob(blob)[1])
 
 
 def _linked(places: Sequence[tuple[int, int]], address: int) -> tuple[int, int] | None:
@@ -132,12 +153,23 @@ def build(kernel: Kernel) -> list[tuple[Path, Sequence[int]]]:
     Modules that cannot be read are left out.
     """
     found: list[tuple[Path, Sequence[int]]] = []
-    rules = list(_rules(kernel))
+    rules, described = list(_rules(kernel)), _types(kernel)
     for module in kernel.symbols.modules[:_MAX_MODULES]:
         starts = [start for start, _ in parts(module)]
         table = next((t for t in rules if t.covers(starts[0])), None)
         layout = kernel.orc.layout if table else None
-        found.append((_store(module.name, pack(module, layout, table)), starts))
+        data = pack(module, layout, table, described.get(starts[0]))
+        found.append((_store(module.name, data), starts))
+    return found
+
+
+def _types(kernel: Kernel) -> dict[int, dict[str, bytes]]:
+    """The types of each module that has some, by its first address."""
+    found = {}
+    with suppress(IntrospectError):
+        for module in islice(kernel.modules(), _MAX_MODULES):
+            with suppress(IntrospectError):  # without BTF, or with what is none
+                found[module.base] = types(read_btf(kernel, module))
     return found
 
 

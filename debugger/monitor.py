@@ -1,31 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The commands behind gdb's `monitor`: words in, text out."""
+"""The commands behind gdb's `monitor` and its `vnode`: words in, text out.
+
+COMMANDS is the table.  A module that has commands of its own keeps them as a
+COMMANDS of its own, which is joined to the one here.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from adeos.text import printable
-from debugger.errors import DebuggerError
+from debugger import panels, values
+from debugger.command import Command, number
+from debugger.errors import CommandError, DebuggerError
 from debugger.session import Session
 from introspect.errors import IntrospectError
 from introspect.printk import lines
 
 _LOG_LINES = 50
 _LOG_MOST = 100_000
-
-
-class Command(NamedTuple):
-    """A monitor command: its words, the argument it takes, what it does, and how."""
-
-    words: tuple[str, ...]
-    argument: str
-    help: str
-    run: Callable[[Session, str], str]
-
-    @property
-    def usage(self) -> str:
-        return " ".join([*self.words, *([self.argument] if self.argument else [])])
+MAX_OUTPUT = 1 << 20
+"""Characters of one answer: gdb takes it as one packet of twice the size."""
 
 
 def _help(_session: Session, _argument: str) -> str:
@@ -69,9 +63,9 @@ def _ps(session: Session, _argument: str) -> str:
 
 
 def _log(session: Session, argument: str) -> str:
-    if argument and not (argument.isascii() and argument.isdigit()):
-        return "monitor log [N]: N is the number of records, counted from the end\n"
-    wanted = min(int(argument[:9]), _LOG_MOST) if argument else _LOG_LINES
+    wanted = number(argument, _LOG_MOST) if argument else _LOG_LINES
+    if wanted is None:
+        raise CommandError("log [N]: N is the number of records, counted from the end")
     records = deque(session.target.log(), maxlen=wanted)
     return "".join(f"{line}\n" for record in records for line in lines(record))
 
@@ -107,6 +101,8 @@ COMMANDS = (
     Command(("info", "version"), "", "what answers here", _version),
     Command(("log",), "[N]", f"the last N records of the kernel log ({_LOG_LINES})", _log),
     Command(("ps",), "", "the tasks; R* is on its CPU", _ps),
+    *panels.COMMANDS,
+    *values.COMMANDS,
     Command(
         ("refresh",), "", "take new samples of the registers and list the tasks anew", _refresh
     ),
@@ -117,13 +113,22 @@ COMMANDS = (
 
 
 def run(session: Session, words: Sequence[str]) -> str:
-    """The output of a command; for unknown ones a line that says so."""
+    """The output of a command, or one line that starts with "error: "."""
+    try:
+        text = find(words)(session)
+    except (IntrospectError, DebuggerError) as error:
+        return f"error: {printable(str(error).encode())}\n"
+    return text if len(text) <= MAX_OUTPUT else f"{text[:MAX_OUTPUT]}\n... cut here\n"
+
+
+def find(words: Sequence[str]) -> Callable[[Session], str]:
+    """The command that the first words name, with the rest as its argument; CommandError."""
     for command in sorted(COMMANDS, key=lambda row: -len(row.words)):
         count = len(command.words)
         rest = words[count:]
-        if tuple(words[:count]) == command.words and len(rest) <= bool(command.argument):
-            try:
-                return command.run(session, rest[0] if rest else "")
-            except (IntrospectError, DebuggerError) as error:
-                return f"{printable(str(error).encode())}\n"
-    return "no such command: try `monitor help`\n"
+        if tuple(words[:count]) != command.words or (rest and not command.argument):
+            continue
+        if len(rest) > len(command.argument.split()):
+            raise CommandError(f"usage: {command.usage}")
+        return lambda session: command.run(session, " ".join(rest))
+    raise CommandError("no such command: try `monitor help`")

@@ -39,7 +39,7 @@ PERCPU = ".data..percpu"
 """Linked at 0 and not moved by KASLR: load with `add-symbol-file -s .data..percpu 0`."""
 PERCPU_MAX = 1 << 24
 BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
-FORMAT = 4
+FORMAT = 5
 """Part of the cache key: raise it when the file's content changes."""
 _MAX_SOURCE = 64 << 20
 _MAX_FILES = 16
@@ -173,7 +173,7 @@ def pack(
 
 def types(kernel: Kernel) -> dict[str, bytes]:
     """The sections that describe types and typed globals; C's own types without BTF."""
-    from debugger import abbreviations, dwarf
+    from debugger import dwarf
     from debugger.globals import GLOBALS, plain_btf
     from introspect.btf import Btf, split_blob
 
@@ -195,11 +195,7 @@ def types(kernel: Kernel) -> dict[str, bytes]:
         strings = split_blob(plain_btf())[1]
         unit = dwarf.Unit(Btf(plain_btf()), strings)
         unit.variables(GLOBALS, find)
-    return {
-        ".debug_abbrev": abbreviations.section(),
-        ".debug_info": unit.section(),
-        ".debug_str": elf.safe_names(strings, spaces=True),
-    }
+    return dwarf.sections(unit, strings)
 
 
 def frames(kernel: Kernel) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from debugger.session import Session
 from debugger.target import Change, Identity, KernelTarget, Liveness, Thread
 from introspect.errors import NotFound
 from introspect.kallsyms import SymbolTable
+from introspect.modules import Module
 from introspect.printk import LogRecord
 from introspect.symbols import Symbols
 from introspect.tasks import Task
@@ -112,6 +113,9 @@ class PlainKernel:
 
     btf = orc
 
+    def modules(self) -> Iterator[Module]:
+        return iter(())
+
 
 class Client:
     """Asks a session; replies are the payloads, still escaped, console output apart."""
@@ -164,7 +168,9 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VNODE_DEBUG_CACHE", str(tmp_path / "cache"))
 
 
-def ask_gdb(program: str, target: KernelTarget, commands: Sequence[str]) -> str:
+def ask_gdb(
+    program: str, target: KernelTarget, commands: Sequence[str], timeout: float = 120
+) -> str:
     """What gdb says to commands, each under its own headline."""
     args = ["-nx", "--batch"]
     for command in commands:
@@ -175,7 +181,7 @@ def ask_gdb(program: str, target: KernelTarget, commands: Sequence[str]) -> str:
     try:
         setup = gdb.commands(target.kernel, volatile=True)
         line = gdb.command_line(program, path, setup, args)
-        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False)
     finally:
         server.close()
     assert done.returncode in (0, 1), done.stderr  # 1: the last command failed

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from debugger import attach as attach_module
-from debugger import gdb, symfile
+from debugger import elf, gdb, symfile
 from debugger.attach import attach
+from debugger.elf import Section, SectionType
 from debugger.errors import MissingTool
 from tests.debugger.conftest import PlainKernel
 from tests.debugger.test_symfile import IMAGE, KASLR, PERCPU, make_table
+from tests.introspect.elfwriter import elf_note
 
 ID = "ab" * 20
 
@@ -37,6 +39,14 @@ def test_debuginfo_of_this_very_kernel_is_used(vmlinux: Path) -> None:
     assert gdb.build_id_of(vmlinux) == ID
     assert gdb.debuginfo(kernel()) == vmlinux  # type: ignore[arg-type]
     assert gdb.debuginfo(kernel(build_id="cd" * 20)) is None  # type: ignore[arg-type]
+
+
+def test_the_build_id_is_not_the_first_note(tmp_path: Path) -> None:
+    """Of a distribution's vmlinux Xen's notes come before it."""
+    notes = elf_note(b"Xen", 6, b"linux\0") + elf_note(b"GNU", 3, bytes.fromhex(ID))
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf.assemble([Section(".notes", SectionType.NOTE, data=notes, align=4)]))
+    assert gdb.build_id_of(path) == ID
 
 
 @pytest.mark.parametrize("build_id", ["", "../../etc", "ABAB" * 10, "ab\x00"])

@@ -14,6 +14,7 @@ from bench.rsp_guest import Guest
 from debugger.target import KernelTarget
 from debugger.tasks import TID_BASE
 from introspect.btf import Type
+from introspect.modules import read_btf
 from introspect.stack import Backtrace
 from tests.debugger.conftest import GDBS, ask_gdb, under
 
@@ -172,6 +173,32 @@ def test_symbols_inside_a_module(still: KernelTarget, program: str) -> None:
     )
     assert re.match(r"pg_net_ops in section \.mem1", under(out, commands[1]))
     assert f"{worker:#x} <pktgen_thread_worker>:" in under(out, commands[2])
+
+
+MODULE_STRUCTS = ("pktgen_dev", "pktgen_net", "pktgen_thread", "flow_state", "imix_pkt")
+
+
+@pytest.mark.parametrize("program", GDBS)
+def test_types_of_a_module(still: KernelTarget, program: str) -> None:
+    """Its own structures, and those of the kernel that they hold."""
+    kernel = still.kernel
+    (pktgen,) = (module for module in kernel.modules() if module.name == "pktgen")
+    btf = read_btf(kernel, pktgen)
+    commands = [f"ptype/o struct {name}" for name in MODULE_STRUCTS]
+    others = [
+        "p sizeof(struct pktgen_dev)", "whatis ((struct pktgen_thread *)0)->tsk->comm",
+        "p sizeof(((struct pktgen_dev *)0)->xdst)", "ptype/o struct list_head",
+    ]  # fmt: skip
+    out = ask_gdb(program, still, [*commands, *others])
+    for name, command in zip(MODULE_STRUCTS, commands, strict=True):
+        kind = btf.struct(name)
+        # members of structures inside it, which ptype/o spells out, are the kernel's own
+        shown = [row for row in layout(under(out, command)) if row in expected(kind)]
+        assert shown == expected(kind), name
+    assert under(out, others[0]).endswith(f" = {btf.struct('pktgen_dev').size}")
+    assert under(out, others[1]) == "type = char [16]"
+    assert under(out, others[2]).endswith(f" = {kernel.btf.struct('xfrm_dst').size}")
+    assert layout(under(out, others[3])) == expected(kernel.btf.struct("list_head"))
 
 
 def test_threads_and_their_memory(still: KernelTarget) -> None:
