@@ -46,6 +46,7 @@ VN_BR_CONTROL: Final = 0x0B000
 VN_BR_CONSOLE_OUT: Final = 0x0C000
 VN_BR_CONSOLE_IN: Final = 0x1E000
 VN_BR_KMSG: Final = 0x20000
+VN_BR_GRANTS: Final = 0x30000
 VN_BRIDGE_SIZE: Final = 0x70000
 VN_KMSG_SIZE: Final = 0x10000
 VN_CONSOLE_OUT_BYTES: Final = 0x10000
@@ -85,6 +86,8 @@ KMB_LEASE_MAX_MS: Final = 60000
 KMB_POKE_MAX: Final = 0x10000
 
 VN_LAYERS: Final = 3
+
+VN_MAX_GRANTS: Final = 8
 
 
 class Layer(IntEnum):
@@ -259,6 +262,8 @@ class VnodeSide(NamedTuple):
     hz: U32
     console: U32
     release: Annotated[str, "64s"]
+    grants_done: U32 = 0
+    reserved: U32 = 0
 
 
 class Beat(NamedTuple):
@@ -399,7 +404,9 @@ class Status(NamedTuple):
     cpu: Annotated[tuple[int, ...], "16I"]
     apicid: Annotated[tuple[int, ...], "16I"]
     limit_us: Annotated[tuple[int, ...], "4I"]
-    reserved: Annotated[tuple[int, ...], "24Q"] = (0,) * 24
+    grants: U32 = 0
+    reserved0: U32 = 0
+    reserved: Annotated[tuple[int, ...], "23Q"] = (0,) * 23
 
 
 class RootInfo(NamedTuple):
@@ -526,6 +533,25 @@ class KmbEvent(NamedTuple):
     last_tsc: U64
 
 
+class Grant(NamedTuple):
+    """struct vn_grant: another vnode that this one may look at."""
+
+    flags: U32
+    started: U32
+    start_tsc: U64
+    reserved: Annotated[tuple[int, ...], "2Q"] = (0,) * 2
+
+
+class Grants(NamedTuple):
+    """struct vn_grants: VN_BR_GRANTS, VNODE_GRANTS."""
+
+    seq: U32
+    n: U32
+    reserved: U64
+    grant: Annotated[tuple[Grant, ...], (Grant, VN_MAX_GRANTS)]
+    status: Annotated[tuple[Status, ...], (Status, VN_MAX_GRANTS)]
+
+
 class Self(NamedTuple):
     """struct vn_self: VNODE_SELF."""
 
@@ -559,6 +585,8 @@ POKE: Final = Layout("kmb_poke", KmbPoke)
 BREAK: Final = Layout("kmb_break", KmbBreak)
 EVENT: Final = Layout("kmb_event", KmbEvent)
 SELF: Final = Layout("vn_self", Self)
+GRANT: Final = Layout("vn_grant", Grant)
+GRANTS: Final = Layout("vn_grants", Grants)
 
 STRUCTS: Final[dict[str, Layout[Any]]] = {
     layout.c_name: layout for layout in list(globals().values()) if isinstance(layout, Layout)
@@ -589,3 +617,4 @@ KMB_POKE: Final = _ioc(_WRITE, 13, POKE.size)
 KMB_BREAK: Final = _ioc(_WRITE, 14, BREAK.size)
 VNODE_SELF: Final = _ioc(_READ, 32, SELF.size)
 VNODE_BEAT: Final = _ioc(_NONE, 33, 0)
+VNODE_GRANTS: Final = _ioc(_READ, 34, GRANTS.size)

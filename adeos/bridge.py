@@ -8,7 +8,7 @@ for which any value is possible, and judging them is the caller's work.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ SEQ_RETRIES = 100
 """A writer holds its sequence counter odd for less than a microsecond."""
 
 _MASK32 = 0xFFFFFFFF
+_NO_GRANT = abi.GRANT.unpack(bytes(abi.GRANT.size))
+_NO_STATUS = abi.STATUS.unpack(bytes(abi.STATUS.size))
 _MAX_NOTE = 0x10000  # VMCOREINFO is a page
 
 
@@ -200,6 +202,35 @@ class Bridge:
         """
         side = self.vnode_side()
         return side.cmd_result if side is not None and side.cmd_done == number else None
+
+    def grant(self, table: Sequence[tuple[abi.Grant, abi.Status]]) -> bool:
+        """Writes which vnodes this one may look at; the caller then rings the portal.
+
+        False, and nothing is written, when just that stands there.
+        """
+        if len(table) > abi.VN_MAX_GRANTS:
+            raise BridgeError(f"{len(table)} grants for a vnode, at most {abi.VN_MAX_GRANTS} fit")
+        if not table and abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, "n") == 0:
+            return False
+        spare = abi.VN_MAX_GRANTS - len(table)
+        value = abi.Grants(
+            seq=abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, "seq"),
+            n=len(table),
+            reserved=0,
+            grant=(*(grant for grant, _ in table), *[_NO_GRANT] * spare),
+            status=(*(status for _, status in table), *[_NO_STATUS] * spare),
+        )
+        end = abi.VN_BR_GRANTS + abi.GRANTS.size
+        if value.seq % 2 == 0 and abi.GRANTS.pack(value) == self.view[abi.VN_BR_GRANTS : end]:
+            return False
+        seq_write(abi.GRANTS, self.view, abi.VN_BR_GRANTS, value)
+        return True
+
+    def grants_taken(self) -> bool:
+        """Whether the agent goes by what was granted last; it is not there yet: it will."""
+        side = self.vnode_side()
+        seq = abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, "seq")
+        return side is None or side.grants_done == seq
 
     def ask_registers(self, cpu: int) -> int:
         """Asks a CPU to save its registers; the caller then sends the NMI (Machine.nmi).

@@ -60,6 +60,7 @@ class FakeVnode:
             hz=250,
             console=1,
             release=self.RELEASE,
+            grants_done=self._granted(),
         )
         self.view[abi.VN_BR_VNODE : abi.VN_BR_VNODE + abi.VNODE_SIDE.size] = abi.VNODE_SIDE.pack(
             side
@@ -165,6 +166,7 @@ class FakeVnode:
         if not self.alive or self.deaf or vector != self.VECTOR or not self._said("abi"):
             return
         self._say("rung", self._said("rung") + 1)
+        self._say("grants_done", self._granted())
         side = abi.ROOT_SIDE.unpack(self.view, abi.VN_BR_ROOT)
         if side.cmd_seq == self._said("cmd_done"):
             return
@@ -175,6 +177,10 @@ class FakeVnode:
             self.inject(side.cmd_arg)
         elif side.cmd in (abi.Cmd.HALT, abi.Cmd.REBOOT):
             (self.halt if side.cmd is abi.Cmd.HALT else self.reboot)()
+
+    def _granted(self) -> int:
+        """The number of the table of grants that stands there."""
+        return int(abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, "seq"))
 
     def inject(self, arg: int) -> None:
         """A fault of kind abi.Inject in the low byte, its CPU in the next."""

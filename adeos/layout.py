@@ -7,7 +7,7 @@
         word: Annotated[tuple[int, ...], "4Q"]
         part: Annotated[tuple[Range, ...], (Range, 2)]
 
-Limits: little endian, naturally aligned, no padding, one level of nesting.  Aligned words are read
+Limits: little endian, naturally aligned, no padding.  Aligned words are read
 and written in one piece on x86-64: there the struct module copies little-endian integers by memcpy.
 """
 
@@ -19,7 +19,7 @@ from adeos.text import c_string
 
 
 class Member(NamedTuple):
-    """Where a member lies in its struct, bytes; `count` struct items of `element` or plain ones."""
+    """Where a member lies in its struct, bytes; `items` values as the struct module counts them."""
 
     offset: int
     size: int
@@ -27,6 +27,8 @@ class Member(NamedTuple):
     format: str
     items: int
     element: "Layout[Any] | None"
+    """The struct that an array is of, and how many values one such struct has."""
+    step: int = 1
 
 
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -101,18 +103,18 @@ def _member(annotation: Any, offset: int) -> Member:
     kind = getattr(kind, "__origin__", kind)
     if isinstance(spec, tuple):
         element: Layout[Any] = Layout(spec[0].__name__, spec[0])
-        items = spec[1] * len(struct.unpack("<" + element.format, bytes(element.size)))
+        step = sum(member.items for member in element.members.values())
         size, format_ = element.size * spec[1], element.format * spec[1]
-        return Member(offset, size, kind, format_, items, element)
+        return Member(offset, size, kind, format_, spec[1] * step, element, step)
     items = int(spec[:-1] or 1) if kind is tuple else 1
     return Member(offset, struct.calcsize("<" + spec), kind, spec, items, None)
 
 
 def _decode(struct_name: str, name: str, member: Member, flat: tuple[Any, ...]) -> Any:
     if member.element is not None:
-        step = len(member.element.members)
         return tuple(
-            member.element._build(flat[at : at + step]) for at in range(0, member.items, step)
+            member.element._build(flat[at : at + member.step])
+            for at in range(0, member.items, member.step)
         )
     if member.kind is tuple:
         return flat

@@ -87,21 +87,27 @@ def box_archive(plan: layout.Layout, config: str, host_key: bytes, client_key: b
     return archive.finish()
 
 
-def vnode_initrd(progress: cache.Progress) -> Path | None:
-    """Builds build/vnode.cpio.gz from the agents built by script/modules; None without any.
-
-    One image serves every kernel: its init picks the agent by uname -r.
-    """
+def agent_parts() -> dict[str, bytes]:
+    """The agents that script/modules built, by their place in an initrd, and the beat program."""
     build_tree = cache.REPOSITORY / "build"
     parts = {
         f"modules/{agent.parent.name}/vnode_agent.ko": agent.read_bytes()
         for agent in sorted((build_tree / "modules").glob("*/vnode_agent.ko"))
     }
+    beat = build_tree / "user" / "vnode-beat"
+    if parts and beat.exists():
+        parts["bin/vnode-beat"] = beat.read_bytes()
+    return parts
+
+
+def vnode_initrd(progress: cache.Progress) -> Path | None:
+    """Builds build/vnode.cpio.gz from the agents built by script/modules; None without any.
+
+    One image serves every kernel: its init picks the agent by uname -r.
+    """
+    parts = agent_parts()
     if not parts:
         return None
-    beat = build_tree / "user" / "vnode-beat"
-    if beat.exists():
-        parts["bin/vnode-beat"] = beat.read_bytes()
     parts["bin/busybox"] = busybox()
     parts["init"] = (GUEST / "vnode-init").read_bytes()
     flat = [item for name, data in parts.items() for item in (name, data)]

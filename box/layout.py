@@ -20,6 +20,8 @@ Q35_SPLIT_FROM = 0xB0000000
 FOUR_GIB = 4 * GIB
 TREE = "/opt/vnode-debug"  # where the box shows the checkout
 INITRD = f"{TREE}/build/vnode.cpio.gz"
+DEBIAN_INITRD = f"{TREE}/build/vnode-debian.cpio"
+DEBIAN_MEMORY = 768 * MIB  # of a vnode with Debian
 
 
 class Range(NamedTuple):
@@ -108,14 +110,17 @@ def parse_size(text: str) -> int:
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
-def vnodes_toml(layout: Layout, kernel: str, module: str) -> str:
+def vnodes_toml(layout: Layout, kernel: str, module: str, *, debian: bool = False) -> str:
     """The box's /etc/vnode-debug/vnodes.toml.
 
-    `kernel` and `module` (kmb.ko, left out when empty) are paths inside the box.
+    `kernel` and `module` (kmb.ko, left out when empty) are paths inside the box.  With `debian`
+    vnode 1 has a Debian to work in.  BadOption when there is no room for that.
     """
-    memory = ", ".join(f'"{pool}"' for pool in layout.pools)
+    if debian and sum(pool.size for pool in layout.pools) < DEBIAN_MEMORY + GIB:
+        raise BadOption("a vnode with Debian wants a box of 4G or more")
+    pools = ", ".join(f'"{pool}"' for pool in layout.pools)
     text = "# Written by the box at its start; edits last until it goes down.\n"
-    text += f'[machine]\nmemory = [{memory}]\nlow = "{layout.slots}"\n'
+    text += f'[machine]\nmemory = [{pools}]\nlow = "{layout.slots}"\n'
     text += f"cpus = [{', '.join(map(str, layout.cpus))}]\n"
     if module:
         text += f'module = "{module}"\n'
@@ -127,8 +132,11 @@ def vnodes_toml(layout: Layout, kernel: str, module: str) -> str:
         if not set(cpus) <= set(layout.cpus):
             continue
         text += f'\n[[vnode]]\nid = {number}\nname = "{name}"\nkernel = "{kernel}"\n'
-        text += f'initrd = "{INITRD}"\ncpus = [{", ".join(map(str, cpus))}]\n'
-        text += f'memory = "256M"\nautostart = {str(autostart).lower()}\n'
+        large = debian and number == 1
+        memory = f"{DEBIAN_MEMORY // MIB if large else 256}M"
+        initrd = DEBIAN_INITRD if large else INITRD
+        text += f'initrd = "{initrd}"\ncpus = [{", ".join(map(str, cpus))}]\n'
+        text += f'memory = "{memory}"\nautostart = {str(autostart).lower()}\n'
         text += "inject = true  # vnode-debug inject: this is a place to try things out\n"
         text += WATCH + RESTART
     return text

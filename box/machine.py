@@ -26,6 +26,7 @@ from box import (
     rootfs,
     ssh,
     supplies,
+    userland,
 )
 from box.errors import BootFailed, BoxTimeout, Refused
 from box.home import State, Status, directory, status
@@ -59,6 +60,7 @@ class Options:
     disk: int = 8 * layout.GIB  # bytes, sparse
     kernel: str = "cloud"  # flavour of the root's kernel
     vnode_kernels: tuple[str, ...] = ("cloud",)  # flavours in the box's /boot; the default first
+    debian: bool = False  # a Debian userland in vnode 1, with 768 MiB; wants 4G or more
     accel: str = "auto"  # tcg, kvm, or auto: kvm when proven
     append: str = ""  # more words for the root's kernel command line
     boot_timeout: float = 180.0  # seconds
@@ -81,6 +83,8 @@ def build(options: Options, progress: cache.Progress) -> Supplies:
     supplies.modules([kernel, *vnode_kernels], progress)
     supplies.show_kernels(vnode_kernels)
     initramfs.vnode_initrd(progress)
+    if options.debian:
+        userland.debian_initrd(vnode_kernels, progress)
     images = (rootfs.debian(progress), rootfs.python_packages(progress))
     supplies.byte_code()
     return Supplies(kernel, vnode_kernels[0].version, images)
@@ -162,7 +166,10 @@ def _prepare(
     module = f"build/modules/{built.kernel.version}/kmb.ko"
     has_module = (cache.REPOSITORY / module).exists()
     config = layout.vnodes_toml(
-        plan, f"/boot/vmlinuz-{built.vnode_kernel}", f"{layout.TREE}/{module}" if has_module else ""
+        plan,
+        f"/boot/vmlinuz-{built.vnode_kernel}",
+        f"{layout.TREE}/{module}" if has_module else "",
+        debian=options.debian,
     )
     own = initramfs.box_archive(
         plan, config, (box / "host_key").read_bytes(), (box / "client_key.pub").read_bytes()

@@ -83,13 +83,8 @@ def python_packages(progress: cache.Progress) -> Path:
             argv.append(f"--platform={platform}")
         argv += ["--no-compile", "--target", target, *wanted]
         cache.run("Python packages", argv, timeout=900)
-        _compile(target)
-        image = scratch / "python.squashfs"
-        squash = cache.program("mksquashfs", "squashfs-tools")
-        cache.run(
-            "Python packages", [squash, scratch / "tree", image, "-all-root", *SQUASH], timeout=300
-        )
-        return image
+        compile_all(scratch / "tree")
+        return squash(scratch / "tree", scratch / "python.squashfs")
 
     return cache.entry(name, build)
 
@@ -110,12 +105,19 @@ def _squash_tar(tar: Path, image: Path) -> None:
     cache.run("Debian image", ["bash", "-c", script, tool, image, tar, *SQUASH], timeout=600)
 
 
-def _compile(target: Path) -> None:
-    """Byte code for the box's Python; another version than ours would not read it."""
+def squash(tree: Path, image: Path) -> Path:
+    """A squashfs of a directory, everything root's; `image`."""
+    tool = cache.program("mksquashfs", "squashfs-tools")
+    cache.run(image.name, [tool, tree, image, "-all-root", *SQUASH], timeout=300)
+    return image
+
+
+def compile_all(tree: Path) -> None:
+    """Byte code for the box's Python, `tree` being its /; another version than ours cannot."""
     if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON:
         return
     argv: list[str | Path] = [sys.executable, "-m", "compileall", "-q"]
-    argv += ["-s", target, "-p", "/", target]
+    argv += ["-s", tree, "-p", "/", tree]
     cache.run("Python packages", argv, timeout=300)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adeos.bridge import RootBridge
+from adeos.peers import Granted
 from cli import observe, output
-from cli.errors import NotFound
+from cli.errors import CliError, NotFound
 from cli.session import Session
 from cli.verb import INCIDENT, VNODE, Place, verb
 
@@ -97,6 +97,8 @@ def command(
     more, gdb_args = (
         further_vnodes(session, target, gdb_args) if incident is None else ((), gdb_args)
     )
+    if stop and incident is None and not is_file(target):
+        refuse_to_stop(session)
     makes = [
         factory(session, word, incident, tasks=tasks, control=not read_only)
         for word in (target, *more)
@@ -109,13 +111,19 @@ def command(
     return attach(makes, gdb_args, stop=stop)
 
 
+def refuse_to_stop(session: Session) -> None:
+    """CliError in a vnode, which may look at what it was granted, no more."""
+    if isinstance(session.machine(), Granted):
+        raise CliError("a vnode may look at a granted one, not stop it; attach --stop on the root")
+
+
 def further_vnodes(
     session: Session, target: str | None, words: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words after a vnode that are vnodes too, and the rest, which is gdb's."""
     if target is None or target.startswith("-") or is_local(target):
         return (), words
-    statuses = RootBridge.open(session.machine()).statuses()
+    statuses = observe.statuses(session.machine())
     known = {name for status in statuses for name in (str(status.id), status.name)}
     count = next((n for n, word in enumerate(words) if word not in known), len(words))
     return words[:count], words[count:]
@@ -150,6 +158,8 @@ def factory(
             raise NotFound(f"{target}: no such file")
         return lambda: sources.dump(path, tasks=tasks)
     status = observe.find(session.machine(), VNODE.convert(target, None, None))
+    if isinstance(session.machine(), Granted):
+        control = False  # it may look, no more
     writable = session.open_writable if control else None
     return lambda: sources.vnode(
         session.machine(), status.id, status.name, tasks=tasks, open_writable=writable

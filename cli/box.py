@@ -78,6 +78,7 @@ def size(text: str) -> int:
     examples=[
         "vnode-debug box up",
         "vnode-debug box up --memory 6G --fresh     room above 4 GiB, an empty state disk",
+        "vnode-debug box up --memory 4G --debian    vnode 1 can debug others: vnode-debug grant",
     ],
 )
 @click.option("--memory", default="2G", show_default=True, metavar="SIZE", help="Of the machine.")
@@ -104,6 +105,9 @@ def size(text: str) -> int:
     help="Debian kernels in the box's /boot; the first is the vnodes' default.  [cloud]",
 )
 @click.option(
+    "--debian", is_flag=True, help="Vnode 1 gets 768M and a Debian to work in; wants --memory 4G."
+)
+@click.option(
     "--accel",
     type=click.Choice(("auto", "tcg", "kvm")),
     default="auto",
@@ -127,6 +131,7 @@ def up(
     fresh: bool,
     kernel: str,
     vnode_kernels: tuple[str, ...],
+    debian: bool,
     accel: str,
     append: str,
     timeout: float,
@@ -141,6 +146,7 @@ def up(
         fresh=fresh,
         kernel=kernel,
         vnode_kernels=vnode_kernels or ("cloud",),
+        debian=debian,
         accel=accel,
         append=append,
         boot_timeout=timeout,

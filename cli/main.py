@@ -60,6 +60,8 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("attach", "cli.attach", "Open gdb on a vnode's kernel, alive or dead."),
             Entry("gdb-exec", "cli.gdb_exec", "Give gdb commands, and print what each gave."),
             Entry("drgn", "cli.drgn", "Open drgn on a kernel, also without debuginfo."),
+            Entry("grant", "cli.grant", "Let a vnode look at another's kernel."),
+            Entry("revoke", "cli.revoke", "Take a grant back."),
             Entry("dump", "cli.dump", "Write a vnode's memory as a vmcore."),
             Entry("analyze", "cli.analyze", "Explain a crash from memory alone."),
             Entry("export", "cli.export", "Write an incident's dump in another format."),

@@ -39,13 +39,12 @@ def vnode_kernel(machine: Machine, status: abi.Status) -> Kernel:
 
     NotFound when it has no memory, NoKernel when nothing in it is a kernel.
     """
+    from debugger.sources import memory_of
     from introspect.errors import IntrospectError
     from introspect.kernel import Kernel
-    from introspect.memory import BufferMemory
 
     binding = binding_of(machine, status)
-    parts = (binding.region, binding.slot)
-    memory = BufferMemory([(part.base, machine.view(part.base, part.size)) for part in parts])
+    memory = memory_of(machine, binding)
     hint = vmcoreinfo_hint(machine, binding)
     try:
         if hint is not None:

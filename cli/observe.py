@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adeos import abi
 from adeos.bridge import Bridge, RootBridge
 from adeos.errors import AdeosError
+from adeos.peers import Granted
 from cli.errors import NotFound
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Row(NamedTuple):
     incidents: int
     last_incident: int
     release: str
+    grants: tuple[int, ...]
+    """The vnodes that this one may look at."""
     beats: tuple[dict[str, Layer], ...]
     """One entry a CPU; the root has its daemon's watch tick as the only layer."""
 
@@ -89,13 +92,22 @@ class Row(NamedTuple):
 
 
 def take(machine: Machine) -> Snapshot:
-    """Copy what can be seen now.  BridgeError when the root bridge is not of this ABI."""
-    root = RootBridge.open(machine)
-    head = root.head()
-    statuses = root.statuses() if head is not None else []
-    samples = tuple(_sample(machine, status) for status in statuses)
+    """Copy what can be seen now.  BridgeError when the root bridge is not of this ABI.
+
+    A vnode sees no root bridge: `head` is None, and the samples are of what it was granted.
+    """
+    head = None if isinstance(machine, Granted) else RootBridge.open(machine).head()
+    samples = tuple(_sample(machine, status) for status in statuses(machine))
     info = machine.info()
     return Snapshot(machine.tsc(), max(info.tsc_khz, 1), info.owner_pid, head, samples)
+
+
+def statuses(machine: Machine) -> list[abi.Status]:
+    """What the daemon says of each vnode that can be seen from here, by id."""
+    if isinstance(machine, Granted):
+        return sorted((status for _, status in machine.grants()), key=lambda status: status.id)
+    root = RootBridge.open(machine)
+    return root.statuses() if root.head() is not None else []
 
 
 def _sample(machine: Machine, status: abi.Status) -> Sample:
@@ -135,13 +147,10 @@ def daemon(now: Snapshot) -> Daemon:
 
 
 def describe(before: Snapshot, now: Snapshot) -> list[Row]:
-    """The root's row, then one a vnode by id; [] when no daemon has ever run."""
-    if now.head is None:
-        return []
+    """The root's row where its bridge is seen, then one a vnode by id."""
     earlier = {sample.status.id: sample for sample in before.samples}
-    return [_root(before, now, now.head)] + [
-        _row(sample, earlier.get(sample.status.id), now) for sample in now.samples
-    ]
+    root = [_root(before, now, now.head)] if now.head is not None else []
+    return root + [_row(sample, earlier.get(sample.status.id), now) for sample in now.samples]
 
 
 def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
@@ -168,6 +177,7 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
         incidents=sum(s.status.incidents for s in now.samples),
         last_incident=max((s.status.last_incident for s in now.samples), default=0),
         release="",
+        grants=(),
         beats=({"tick": tick},),
     )
 
@@ -190,8 +200,13 @@ def _row(sample: Sample, earlier: Sample | None, now: Snapshot) -> Row:
         incidents=status.incidents,
         last_incident=status.last_incident,
         release=sample.agent.release if sample.agent is not None else "",
+        grants=_ids(status.grants),
         beats=tuple(_cpu(sample, earlier, cpu, now) for cpu in range(len(sample.beats))),
     )
+
+
+def _ids(bitmap: int) -> tuple[int, ...]:
+    return tuple(vnode for vnode in range(1, abi.VN_MAX_VNODES) if bitmap >> vnode & 1)
 
 
 def _cpu(sample: Sample, earlier: Sample | None, cpu: int, now: Snapshot) -> dict[str, Layer]:
@@ -219,10 +234,15 @@ def _rate(count0: int, tsc0: int, count1: int, tsc1: int, now: Snapshot) -> floa
 
 def find(machine: Machine, vnode: str) -> abi.Status:
     """The status of a vnode given by id or name; NotFound says which ones there are."""
-    root = RootBridge.open(machine)
-    statuses = root.statuses() if root.head() is not None else []
-    for status in statuses:
+    seen = statuses(machine)
+    for status in seen:
         if vnode in (str(status.id), status.name):
             return status
-    known = ", ".join(f"{s.id} ({s.name})" for s in statuses) or "none yet, see 'vnode-debug up'"
+    names = ", ".join(f"{s.id} ({s.name})" for s in seen)
+    if isinstance(machine, Granted):
+        raise NotFound(
+            f"vnode {vnode} is not granted to this vnode; granted: {names or 'none'}; on the root: "
+            f"vnode-debug grant {vnode} --to THIS-VNODE"
+        )
+    known = names or "none yet, see 'vnode-debug up'"
     raise NotFound(f"there is no vnode {vnode}; vnodes here: {known}")

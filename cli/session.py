@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.errors import MachineMissing
+from cli.errors import DaemonDown, MachineMissing
 
 if TYPE_CHECKING:
     from adeos.machine import Machine
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from watchdog.client import Client
 
 DEVICE = Path("/dev/kmb")
+PEERS = Path("/dev/vnode-peers")
+"""What a vnode has instead: the vnodes that the root granted to it."""
 NO_MACHINE = (
     f"no {DEVICE} here and no box runs; start one with 'vnode-debug box up', name a machine with "
     "--host USER@MACHINE, or on a root vnode run 'vnode-debug up'"
@@ -28,11 +30,17 @@ NO_MACHINE = (
 MachineFactory = Callable[[], "Machine"]
 
 
-def open_machine() -> Machine:
-    """/dev/kmb as an observer."""
-    from adeos.kmb import KmbMachine
+def in_vnode() -> bool:
+    """Whether this is a vnode, which sees what it was granted and has no daemon."""
+    return not DEVICE.exists() and PEERS.exists()
 
-    return KmbMachine()
+
+def open_machine() -> Machine:
+    """/dev/kmb as an observer; in a vnode, what was granted to it."""
+    from adeos.kmb import KmbMachine
+    from adeos.peers import PeerMachine
+
+    return PeerMachine() if in_vnode() else KmbMachine()
 
 
 def find_box() -> Target | None:
@@ -65,7 +73,7 @@ class Session:
         """
         if self.host is not None:
             return self.host
-        if self.machine_factory is not None or DEVICE.exists():
+        if self.machine_factory is not None or DEVICE.exists() or PEERS.exists():
             return None
         box = self.box()
         if box is None and required:
@@ -95,6 +103,8 @@ class Session:
         from watchdog import paths
         from watchdog.client import Client
 
+        if self.machine_factory is None and in_vnode():
+            raise DaemonDown("this is a vnode: only the root vnode's daemon can do that")
         return Client(paths.control_socket())
 
     def store(self) -> IncidentStore:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from adeos.peers import Granted
 from cli import observe, output
 from cli.session import Session
 from cli.verb import SecondsParam, verb
@@ -29,6 +30,9 @@ HEADERS = (
     "INCIDENT",
     "CPUS",
     "MEMORY",
+)
+NOTHING_GRANTED = (
+    "the root has granted no vnode to this one; there: vnode-debug grant VNODE --to THIS-VNODE"
 )
 RIGHT = frozenset({"ID", "SINCE", "INC", "UPTIME", "RESTARTS", "INCIDENT", "MEMORY"})
 COLOUR = {
@@ -99,7 +103,7 @@ def show(rows: Sequence[observe.Row], session: Session) -> None:
         output.write_json([row.as_dict() for row in rows])
         return
     output.write(table(rows))
-    remark = remark_on(rows)
+    remark = remark_on(rows, granted=isinstance(session.machine(), Granted))
     if remark and not session.quiet:
         output.note(remark)
 
@@ -109,8 +113,10 @@ def table(rows: Sequence[observe.Row]) -> str:
     return output.table(HEADERS, [cells(row) for row in rows], right=RIGHT, colour=COLOUR)
 
 
-def remark_on(rows: Sequence[observe.Row]) -> str:
-    """What the table alone does not tell, or ""."""
+def remark_on(rows: Sequence[observe.Row], *, granted: bool = False) -> str:
+    """What the table alone does not tell, or ""; `granted`: they are what a vnode may look at."""
+    if granted:
+        return "" if rows else NOTHING_GRANTED
     if not rows:
         return "no daemon has run since this machine booted; start it with 'vnode-debug up'"
     root = rows[0]
@@ -191,6 +197,7 @@ def redraw(session: Session, interval: float) -> None:
                 rows = observe.describe(before, now)
                 before, pause = now, interval
                 head = f"{time.strftime('%H:%M:%S')}  every {interval:g} s, q ends"
-                screen.draw([head, "", *table(rows).splitlines(), "", remark_on(rows)])
+                remark = remark_on(rows, granted=isinstance(machine, Granted))
+                screen.draw([head, "", *table(rows).splitlines(), "", remark])
     finally:
         output.write(table(rows))

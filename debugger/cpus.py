@@ -29,6 +29,17 @@ class Hold(Enum):
     """Its CPUs wait for a start; its memory is as they left it."""
     MOVED = "moved"
     """It has other memory now: what was attached to is no longer its own."""
+    TAKEN = "taken"
+    """To this vnode it is not granted any more, or it has no memory."""
+    AGAIN = "again"
+    """It was granted to this vnode, and started again since: what was mapped is gone."""
+
+
+_LOST = {
+    Hold.MOVED: "started in other memory: detach and attach again",
+    Hold.TAKEN: "the root took the grant back, or the vnode down: none of its memory is seen now",
+    Hold.AGAIN: "started again: detach and attach again",
+}
 
 
 class BridgeCpus:
@@ -105,6 +116,9 @@ class BridgeCpus:
             return False
 
     def change(self) -> Change | None:
+        hold = self._hold()
+        if hold in _LOST:
+            return Change(_LOST[hold], gone=True)
         try:
             incarnation = self._bridge.root_side().incarnation
         except BridgeError:
@@ -112,8 +126,6 @@ class BridgeCpus:
         if incarnation != self._incarnation:
             text = f"restarted (incarnation {incarnation}): detach and attach again"
             return Change(text, gone=True)
-        if self._hold() is Hold.MOVED:
-            return Change("started in other memory: detach and attach again", gone=True)
         if self.liveness is Liveness.RUNNING:
             why = self._death()
             if why == _CRASHED:

@@ -9,7 +9,8 @@ from pathlib import Path
 from adeos.abi import USER_REGS
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
-from adeos.machine import Machine
+from adeos.machine import Binding, Machine
+from adeos.peers import Granted
 from debugger.control import RunControl
 from debugger.cpus import BridgeCpus, DumpCpus, Hold
 from debugger.errors import NothingThere
@@ -17,6 +18,7 @@ from debugger.registers import Values, of_user_regs
 from debugger.target import Identity, KernelTarget
 from introspect.errors import IntrospectError
 from introspect.kernel import Kernel
+from introspect.lent import LentMemory
 from introspect.memory import BufferMemory, PhysicalMemory, open_image
 
 _MAX_CPUS = 512
@@ -44,18 +46,10 @@ def vnode(
     binding = machine.query(number)
     if binding is None:
         raise NothingThere(f"vnode {number} ({name}) has no memory: start it first")
-    ranges = (binding.region, binding.slot)
-    memory = BufferMemory([(part.base, machine.view(part.base, part.size)) for part in ranges])
-
-    def hold() -> Hold:
-        now = machine.query(number)
-        if now is None or now.region != binding.region:
-            return Hold.MOVED
-        return Hold.STARTED if now.started else Hold.PARKED
-
+    memory = memory_of(machine, binding)
     bridge = Bridge.open(machine, binding.region)
     try:
-        cpus = BridgeCpus(bridge, hold)
+        cpus = BridgeCpus(bridge, holder(machine, binding))
         note = _note(bridge)
     except BridgeError as error:
         raise NothingThere(f"vnode {number} ({name}): {error}") from None
@@ -65,6 +59,40 @@ def vnode(
         control = RunControl(open_writable, number, binding.region, bridge, kernel)
         target.controlled_by(control)
     return target
+
+
+def memory_of(machine: Machine, binding: Binding) -> BufferMemory:
+    """A vnode's memory; one that was granted is no more once the grant or the incarnation ends."""
+    parts = (binding.region, binding.slot)
+    segments = [(part.base, machine.view(part.base, part.size)) for part in parts]
+    if not isinstance(machine, Granted):
+        return BufferMemory(segments)
+
+    def valid() -> bool:
+        now = machine.query(binding.vnode)
+        return now is not None and _same(now, binding)
+
+    return LentMemory(segments, valid)
+
+
+def holder(machine: Machine, binding: Binding) -> Callable[[], Hold]:
+    """What tells, at any time, what has become of a vnode that was `binding`."""
+    granted = isinstance(machine, Granted)
+
+    def hold() -> Hold:
+        now = machine.query(binding.vnode)
+        if granted and (now is None or not _same(now, binding)):
+            return Hold.TAKEN if now is None else Hold.AGAIN
+        if now is None or now.region != binding.region:
+            return Hold.MOVED
+        return Hold.STARTED if now.started else Hold.PARKED
+
+    return hold
+
+
+def _same(now: Binding, then: Binding) -> bool:
+    """Whether a vnode has the memory it had, and was not started again."""
+    return (now.region, now.slot, now.start_tsc) == (then.region, then.slot, then.start_tsc)
 
 
 def _note(bridge: Bridge) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from adeos import abi
 from adeos.errors import AdeosError, BridgeError
 from crashdump.incident import Incident
-from watchdog import log
+from watchdog import grants, log
 from watchdog.adoption import Evidence, adopt, wants_start
 from watchdog.detector import LAYERS
 from watchdog.ledger import adopted
@@ -81,6 +81,7 @@ async def _evidence(
     up, fault = _examine(service, unit, bridge_incarnation or incarnation)
     if not unit.config.watch.agent:
         up = word in (State.RUNNING, State.SUSPECT)  # its bridge never says anything
+    grants.adopt(unit, status, service.units)
     unit.last_incident = status.last_incident if status else 0
     recent = [one for one in unfinished if one.opened >= booted]
     recorded = await service.executor.ledger.recorded(unit.id, current, booted)

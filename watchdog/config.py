@@ -23,6 +23,7 @@ from watchdog.table_reader import Reader, read_table
 
 MAX_VNODES = 32  # VN_MAX_VNODES
 MAX_CPUS = 16  # VN_MAX_CPUS
+MAX_GRANTS = 8  # VN_MAX_GRANTS
 REGION_ALIGN = 0x200000  # VN_REGION_ALIGN
 REGION_MIN = 0x4000000  # VN_REGION_MIN
 CMDLINE_MAX = 2047  # COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) less the NUL
@@ -83,6 +84,12 @@ class Restart(Base, frozen=True):
     healthy_s: int = 600
 
 
+class GrantConfig(Base, frozen=True):
+    """One of a vnode's `grants`: another vnode that it may look at."""
+
+    vnode: int
+
+
 class VnodeConfig(Base, frozen=True):
     """[[vnode]]: what it boots, where, and what to do with it."""
 
@@ -96,6 +103,7 @@ class VnodeConfig(Base, frozen=True):
     devices: tuple[str, ...] = ()
     autostart: bool = True
     inject: bool = False
+    grants: tuple[GrantConfig, ...] = ()
     watch: VnodeWatch = VnodeWatch()
     restart: Restart = Restart()
 
@@ -191,6 +199,7 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
         if files:
             _check_files(reader, vnode, ("vnode", index), path.parent)
     _check_between(reader, config)
+    _check_grants(reader, config)
     if reader.mistakes:
         raise ConfigError(path, _once(reader.mistakes))
     return _absolute(config, path.parent)
@@ -375,6 +384,24 @@ def _check_between(reader: Reader, config: Config) -> None:
                 continue
             if clash:
                 reader.mistake((*path, "memory"), f'overlaps "{other.name}"\'s memory', hint)
+
+
+def _check_grants(reader: Reader, config: Config) -> None:
+    known = {vnode.id for vnode in config.vnode}
+    for index, vnode in enumerate(config.vnode):
+        path = ("vnode", index, "grants")
+        seen: set[int] = set()
+        for place, grant in enumerate(vnode.grants):
+            where = (*path, place, "vnode")
+            if grant.vnode == vnode.id:
+                reader.mistake(where, f"{grant.vnode} is the vnode itself", "name another")
+            elif grant.vnode not in known:
+                reader.mistake(where, f"there is no vnode {grant.vnode}", "name one by its id")
+            elif grant.vnode in seen:
+                reader.mistake(where, f"vnode {grant.vnode} is granted twice", "grant it once")
+            seen.add(grant.vnode)
+        if len(vnode.grants) > MAX_GRANTS:
+            reader.mistake(path, f"{len(vnode.grants)} grants", f"{MAX_GRANTS} at most")
 
 
 def _overlap(a: Span, b: Span) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from adeos.bridge import RootBridge
 from adeos.machine import Machine
 from crashdump.incident import Witness
-from watchdog import adopting, events, log, realtime, status, vitals
+from watchdog import adopting, events, grants, log, realtime, status, vitals
 from watchdog.config import Config
 from watchdog.detector import OwnPace
 from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
@@ -119,8 +119,9 @@ class Service:
             listener(record)
 
     def publish(self, unit: Unit) -> None:
-        """Write the vnode's entry in the root bridge."""
+        """Write the vnode's entry in the root bridge, and tell the vnodes that may look at it."""
         status.publish(self.root, unit)
+        grants.spread(self.machine, self.units, unit)
 
     def witnesses(self, unit: Unit) -> tuple[Witness, ...]:
         """Beats of the other live vnodes: the sum over their CPUs and layers."""

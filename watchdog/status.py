@@ -36,29 +36,33 @@ def take_over(bridge: RootBridge, now: int, tsc_khz: int, period_us: int) -> int
 
 def publish(bridge: RootBridge, unit: Unit) -> None:
     """Write a vnode's entry."""
+    bridge.publish(describe(unit))
+
+
+def describe(unit: Unit) -> abi.Status:
+    """What the daemon says of a vnode."""
     vnode, config, binding = unit.vnode, unit.config, unit.binding
     layers = (config.watch.irq, config.watch.sched, config.watch.user)
-    bridge.publish(
-        abi.Status(
-            seq=0,
-            id=config.id,
-            state=abi.StatusState(vnode.state.value),
-            incarnation=vnode.incarnation,
-            since_tsc=unit.since_tsc,
-            region_base=unit.region.base if unit.region else 0,
-            region_size=unit.region.size if unit.region else 0,
-            slot_base=unit.slot.base if unit.slot else 0,
-            slot_size=unit.slot.size if unit.slot else 0,
-            ncpus=len(config.cpus),
-            restarts=vnode.restarts,
-            incidents=vnode.incidents,
-            last_incident=unit.last_incident,
-            name=config.name,
-            reason=_fit(vnode.reason),
-            cpu=binding.cpus if binding else config.cpus,
-            apicid=unit.apicids,
-            limit_us=tuple(layer.limit_ms * 1000 for layer in layers),
-        )
+    return abi.Status(
+        seq=0,
+        id=config.id,
+        state=abi.StatusState(vnode.state.value),
+        incarnation=vnode.incarnation,
+        since_tsc=unit.since_tsc,
+        region_base=unit.region.base if unit.region else 0,
+        region_size=unit.region.size if unit.region else 0,
+        slot_base=unit.slot.base if unit.slot else 0,
+        slot_size=unit.slot.size if unit.slot else 0,
+        ncpus=len(config.cpus),
+        restarts=vnode.restarts,
+        incidents=vnode.incidents,
+        last_incident=unit.last_incident,
+        name=config.name,
+        reason=_fit(vnode.reason),
+        cpu=binding.cpus if binding else config.cpus,
+        apicid=unit.apicids,
+        limit_us=tuple(layer.limit_ms * 1000 for layer in layers),
+        grants=sum(1 << other for other in unit.grants),
     )
 
 

@@ -80,6 +80,11 @@ class Unit:
     strategy: str = ""
     start_at: loader.Entry | None = None
     """How to start what was composed."""
+    grants: set[int] = field(default_factory=set)
+    """Ids of the vnodes that this one may look at."""
+
+    def __post_init__(self) -> None:
+        self.grants = {one.vnode for one in self.config.grants}
 
     @property
     def id(self) -> int:

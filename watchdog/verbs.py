@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adeos import abi
 from adeos.errors import AdeosError
 from kexec_restart.strategy import Target, choose
-from watchdog import events
+from watchdog import events, grants, portal
 from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError, WatchdogError
 from watchdog.states import LIVE, Fault, State
@@ -204,13 +204,8 @@ async def _command(service: Service, unit: Unit, cmd: abi.Cmd, arg: int) -> Repl
 
 def _ring(service: Service, unit: Unit) -> None:
     """Ring the portal to a vnode; RefusedError when its agent is not there."""
-    bridge = unit.bridge
-    side = bridge.vnode_side() if bridge is not None else None
-    if side is None or not side.vector or side.incarnation != unit.vnode.incarnation:
+    if not portal.ring(service.machine, unit):
         raise RefusedError(f"{unit.label}: its agent is not up, so nobody would hear")
-    cpus = unit.apicids
-    index = cpus.index(side.apicid) if side.apicid in cpus else 0
-    service.machine.ipi(unit.id, index, side.vector)
 
 
 async def console_input(service: Service, request: Reply, send: Send) -> Reply:
@@ -234,6 +229,44 @@ async def save_registers(service: Service, request: Reply, send: Send) -> Reply:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; its CPUs do not run")
     await service.executor.save_registers(unit)
     return {"ok": True, "cpus": unit.answered or ()}
+
+
+async def grant(service: Service, request: Reply, send: Send) -> Reply:
+    """Let the vnode "to" look at another's memory."""
+    unit, holder = _pair(service, request, "to")
+    if unit.id not in holder.grants and len(holder.grants) >= abi.VN_MAX_GRANTS:
+        raise RefusedError(f"{holder.label} has {len(holder.grants)} grants; revoke one first")
+    holder.grants.add(unit.id)
+    return await _granted(service, holder)
+
+
+async def revoke(service: Service, request: Reply, send: Send) -> Reply:
+    """Take a grant back; "taken": the holder's agent has confirmed that nothing is mapped."""
+    unit, holder = _pair(service, request, "from")
+    if unit.id not in holder.grants:
+        raise RefusedError(f"{holder.label} was not granted {unit.label}")
+    holder.grants.remove(unit.id)
+    return await _granted(service, holder)
+
+
+def _pair(service: Service, request: Reply, key: str) -> tuple[Unit, Unit]:
+    """The vnode that is looked at, and the one that looks."""
+    for which in (request.get("vnode"), request.get(key)):
+        if str(which) in ("0", "root"):
+            raise UsageError("the root sees every vnode and shows itself to none: name vnodes")
+    unit, holder = _unit(service, request), service.unit(request.get(key))
+    if unit is holder:
+        raise UsageError(f"{unit.label} sees its own memory anyway: name two vnodes")
+    return unit, holder
+
+
+async def _granted(service: Service, holder: Unit) -> Reply:
+    service.publish(holder)
+    return _describe(holder) | {
+        "ok": True,
+        "grants": sorted(holder.grants),
+        "taken": await grants.taken(holder),
+    }
 
 
 async def follow(service: Service, request: Reply, send: Send) -> None:
@@ -279,6 +312,8 @@ VERBS = {
     "command": command,
     "console-input": console_input,
     "registers": save_registers,
+    "grant": grant,
+    "revoke": revoke,
     "events": follow,
     "shutdown": shutdown,
 }

@@ -75,4 +75,8 @@ bool trap_goes_first(void);
 /* device.c */
 int device_init(void);
 
+/* peers.c: other vnodes that the root lets this one look at */
+int peers_init(void);
+void peers_poll(void);			/* from the doorbell */
+
 #endif /* AGENT_H */

@@ -3,8 +3,9 @@
  * vnode_agent.ko: a vnode's side of the bridge.
  *
  * Tells the root that this kernel lives (beats), dies (crash record) or leaves
- * (halt, reboot), serves its console and its debug mailbox.  It stays loaded:
- * a kernel without it looks hung to the root.
+ * (halt, reboot), serves its console and its debug mailbox, and shows its user
+ * space the vnodes that the root granted to it.  It stays loaded: a kernel
+ * without it looks hung to the root.
  *
  * Limits: what happens before it is loaded goes unreported, and a fault that
  * destroys the bridge or the interrupt tables goes unseen until the beats are
@@ -28,6 +29,7 @@ static const struct {
 	{ "console", console_init_hvc, false },
 	{ "beats", beat_init, true },
 	{ "/dev/vnode", device_init, true },
+	{ "/dev/vnode-peers", peers_init, false },
 };
 
 /*

@@ -23,6 +23,7 @@ static irqreturn_t root_rang(int irq, void *data)
 	WRITE_ONCE(vnode_side->rung, atomic_inc_return(&rung));
 	command_poll();
 	console_kick();
+	peers_poll();
 	return IRQ_HANDLED;
 }
 

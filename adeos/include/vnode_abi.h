@@ -6,7 +6,8 @@
  *   2. the bridge: the shared memory between a vnode and the root
  *   3. the root bridge: what the root's daemon publishes for observers
  *   4. the /dev/kmb ioctls (root kernel <-> root user space)
- *   5. the /dev/vnode ioctls (vnode kernel <-> vnode user space)
+ *   5. the /dev/vnode and /dev/vnode-peers ioctls (vnode kernel <-> vnode user
+ *      space), and what the root grants a vnode of others
  *
  * Rules: little endian; every member naturally aligned, so no compiler pads;
  * "reserved" members are zero when written and not read; one writer a struct,
@@ -69,6 +70,7 @@
 #define VN_BR_CONSOLE_OUT	0x0c000		/* struct vn_ring, then bytes */
 #define VN_BR_CONSOLE_IN	0x1e000		/* struct vn_ring, then bytes */
 #define VN_BR_KMSG		0x20000		/* kernel log tail of a crash */
+#define VN_BR_GRANTS		0x30000		/* struct vn_grants */
 #define VN_BRIDGE_SIZE		0x70000		/* to VN_OFF_RAM; the rest is spare */
 #define VN_KMSG_SIZE		0x10000
 #define VN_CONSOLE_OUT_BYTES	0x10000		/* power of two */
@@ -172,6 +174,7 @@ enum vn_state {
  * @hz: CONFIG_HZ
  * @console: 1 when the console ring is served
  * @release: utsname release, NUL-terminated
+ * @grants_done: vn_grants.seq of the table it goes by
  */
 struct vn_vnode_side {
 	__u32 abi;
@@ -192,6 +195,8 @@ struct vn_vnode_side {
 	__u32 hz;
 	__u32 console;
 	char  release[64];
+	__u32 grants_done;
+	__u32 reserved;
 };
 
 /**
@@ -492,6 +497,7 @@ enum vn_status_state {
  * @cpu: Linux CPU numbers in the root
  * @apicid: their APIC ids
  * @limit_us: limit a layer
+ * @grants: bitmap of the vnodes that this one may look at (struct vn_grants)
  */
 struct vn_status {
 	__u32 seq;
@@ -512,7 +518,9 @@ struct vn_status {
 	__u32 cpu[VN_MAX_CPUS];
 	__u32 apicid[VN_MAX_CPUS];
 	__u32 limit_us[4];
-	__u64 reserved[24];
+	__u32 grants;
+	__u32 reserved0;
+	__u64 reserved[23];
 };
 
 /* --- 4. /dev/kmb --- */
@@ -791,7 +799,45 @@ struct vn_self {
 	char  name[VN_NAME_LEN];
 };
 
+#define VN_MAX_GRANTS		8	/* of one vnode */
+
+/**
+ * struct vn_grant - another vnode that this one may look at
+ * @flags: 0
+ * @started: number of its CPUs that run
+ * @start_tsc: TSC of its last start
+ */
+struct vn_grant {
+	__u32 flags;
+	__u32 started;
+	__u64 start_tsc;
+	__u64 reserved[2];
+};
+
+/**
+ * struct vn_grants - at VN_BR_GRANTS, and VNODE_GRANTS (writer: root)
+ * @seq: sequence counter, odd while written; the portal rings after a change
+ * @n: valid entries of @grant and @status
+ * @grant: the vnodes
+ * @status: what the daemon says of each, in the same order; a region of 0 bytes
+ *	when it has no memory
+ *
+ * Only what stands here of region and slot may be mapped.  A mapping ends, and
+ * shows zeros, when the grant does or when the vnode is started again or moved.
+ */
+struct vn_grants {
+	__u32 seq;
+	__u32 n;
+	__u64 reserved;
+	struct vn_grant grant[VN_MAX_GRANTS];
+	struct vn_status status[VN_MAX_GRANTS];
+};
+
 #define VNODE_SELF	_IOR(KMB_IOC, 32, struct vn_self)
 #define VNODE_BEAT	_IO(KMB_IOC, 33)	/* a user beat of the CPU it runs on */
+
+/* /dev/vnode-peers has this, and of /dev/kmb what an observer may do there:
+ * KMB_INFO (its root_pa is 0), KMB_CPUS, KMB_QUERY and read-only mappings. */
+#define VNODE_GRANTS	_IOR(KMB_IOC, 34, struct vn_grants)
 
 #endif /* VNODE_ABI_H */

@@ -153,6 +153,7 @@ def test_areas_of_the_bridge_do_not_overlap():
         (abi.VN_BR_CONSOLE_OUT, abi.RING.size + abi.VN_CONSOLE_OUT_BYTES),
         (abi.VN_BR_CONSOLE_IN, abi.RING.size + abi.VN_CONSOLE_IN_BYTES),
         (abi.VN_BR_KMSG, abi.VN_KMSG_SIZE),
+        (abi.VN_BR_GRANTS, abi.GRANTS.size),
         (abi.VN_BRIDGE_SIZE, 0),
     ]
     for (start, size), (following, _) in pairwise(areas):

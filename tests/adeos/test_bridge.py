@@ -268,3 +268,45 @@ def test_a_scribbled_root_bridge_raises_bridge_errors_only(data, vnode):
             read()
         except BridgeError as error:
             assert str(error).isprintable()
+
+
+def grant_of(vnode, region=0x20000000):
+    status = abi.STATUS.unpack(bytes(abi.STATUS.size))
+    status = status._replace(id=vnode, name=f"v{vnode}", region_base=region, region_size=1 << 26)
+    return abi.Grant(0, 1, 5), status
+
+
+def test_a_table_of_grants_is_written_when_it_changes():
+    bridge = blank_bridge()
+
+    def table():
+        return abi.GRANTS.unpack(bridge.view, abi.VN_BR_GRANTS)
+
+    assert not bridge.grant([])
+    assert bridge.grant([grant_of(3), grant_of(5)])
+    first = table()
+    assert (first.n, first.seq % 2, first.status[1].name, first.status[2].id) == (2, 0, "v5", 0)
+    assert not bridge.grant([grant_of(3), grant_of(5)])
+    assert table() == first
+    assert bridge.grant([grant_of(3), grant_of(5, region=0x30000000)])
+    assert table().seq == first.seq + 2
+    assert bridge.grant([])
+    assert (table().n, table().status[0].id) == (0, 0)
+    with pytest.raises(BridgeError, match="9 grants"):
+        bridge.grant([grant_of(vnode) for vnode in range(1, 10)])
+
+
+def test_a_table_that_a_killed_daemon_left_half_written_is_written_anew():
+    bridge = blank_bridge()
+    bridge.grant([grant_of(3)])
+    odd = abi.GRANTS.get(bridge.view, abi.VN_BR_GRANTS, "seq") + 1
+    abi.GRANTS.put(bridge.view, abi.VN_BR_GRANTS, "seq", odd)
+    assert bridge.grant([grant_of(3)])
+    assert abi.GRANTS.get(bridge.view, abi.VN_BR_GRANTS, "seq") == odd + 1
+
+
+def test_what_the_agent_goes_by(running):
+    bridge, _ = running
+    assert bridge.grants_taken()
+    bridge.grant([grant_of(3)])
+    assert not bridge.grants_taken()

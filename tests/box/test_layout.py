@@ -73,6 +73,19 @@ def test_config_of_the_default_box() -> None:
     assert all(v.inject for v in read.vnode)
 
 
+def test_debian_goes_to_vnode_1_where_there_is_room() -> None:
+    plan = layout.plan(4 * layout.GIB, 4)
+    text = layout.vnodes_toml(plan, "/boot/vmlinuz-1", "", debian=True)
+    read = config.parse(text, Path("/etc/vnode-debug/vnodes.toml"), files=False)
+    assert [(v.id, v.initrd, v.memory) for v in read.vnode] == [
+        (1, layout.DEBIAN_INITRD, "768M"),
+        (2, layout.INITRD, "256M"),
+        (3, layout.INITRD, "256M"),
+    ]
+    with pytest.raises(BadOption, match="4G"):
+        layout.vnodes_toml(layout.plan(2 * layout.GIB, 4), "/boot/vmlinuz-1", "", debian=True)
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("2G", 2 << 30), ("512M", 512 << 20), ("7", 7), ("1GiB", 1 << 30)]
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from introspect.elfcore import PT_LOAD, PT_NOTE, parse_notes
 from introspect.errors import BadImage, IntrospectError, MemoryFault
+from introspect.lent import LentMemory
 from introspect.memory import BufferMemory, PhysicalMemory, open_image, windows
 from tests.introspect.elfwriter import elf_core, elf_note
 
@@ -123,3 +124,14 @@ def test_mutated_cores_only_raise_our_errors(
 @given(st.binary(max_size=200))
 def test_notes_of_random_bytes_end(data: bytes) -> None:
     assert sum(1 for _ in parse_notes(data)) <= len(data)
+
+
+def test_lent_memory_is_no_more_once_it_was_taken_back() -> None:
+    lent = [True]
+    memory = LentMemory([(0x1000, b"ab" * 2048), (0x3000, b"cd" * 2048)], lambda: lent[0])
+    assert memory.read(0x1001, 3) == b"bab"
+    assert memory.view(0x3000, 2) == b"cd"
+    lent[0] = False
+    with pytest.raises(MemoryFault):
+        memory.read(0x1001, 3)
+    assert memory.view(0x3000, 2) is None

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The vnodes that the root granted to this one: peers.c and peers_device.c. */
+#ifndef PEERS_H
+#define PEERS_H
+
+#include "agent.h"
+
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+
+/**
+ * struct peer - a granted vnode; guarded by peers_lock
+ * @id: 0 = entry unused
+ * @generation: of its memory: a mapping is good for one generation, and each
+ *	start or move of the vnode, like each new grant, makes another; 0 = it
+ *	has no memory
+ * @grant: what the root says
+ * @status: and of the vnode itself
+ * @region: our mapping of its region; it also keeps the memory type of those
+ *	of user space at write-back
+ * @slot: likewise of its low slot
+ */
+struct peer {
+	u32 id;
+	u64 generation;
+	struct vn_grant grant;
+	struct vn_status status;
+	void *region;
+	void *slot;
+};
+
+/**
+ * struct peers_file - an open /dev/vnode-peers
+ * @list: of all of them; guarded by peers_lock
+ * @file: it
+ */
+struct peers_file {
+	struct list_head list;
+	struct file *file;
+};
+
+extern struct mutex peers_lock;
+extern struct list_head peers_files;
+extern struct peer peers[VN_MAX_GRANTS];
+
+/* All with peers_lock held */
+void peers_refresh(void);	/* take over what the root wrote */
+struct peer *peers_find(u32 id);
+struct peer *peers_at(u64 base, u64 size);	/* whose memory it is, all of it */
+struct peer *peers_of_generation(u64 generation);
+
+int peers_device_init(void);
+
+#endif /* PEERS_H */

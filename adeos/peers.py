@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The vnodes that the root granted to this one: /dev/vnode-peers of vnode_agent.ko.
+
+To its readers it is a machine like /dev/kmb, with other vnodes' memory taken out of it, and without
+a root bridge: what the root says of the vnodes comes with the grants.
+"""
+
+from typing import Final, Protocol, runtime_checkable
+
+from adeos import abi
+from adeos.kmb import KmbMachine
+
+DEVICE: Final = "/dev/vnode-peers"
+
+Grant = tuple[abi.Grant, abi.Status]
+
+
+@runtime_checkable
+class Granted(Protocol):
+    """A machine of which only what was granted is seen."""
+
+    def grants(self) -> tuple[Grant, ...]:
+        """Each vnode granted now, with what the root says of it."""
+        ...
+
+
+class PeerMachine(KmbMachine):
+    """The granted vnodes; an observer.
+
+    What was mapped shows zeros once the grant ends or the vnode is started again: ask query()
+    after a read.
+    """
+
+    def __init__(self, path: str = DEVICE) -> None:
+        super().__init__(path)
+
+    def grants(self) -> tuple[Grant, ...]:
+        buffer = bytearray(abi.GRANTS.size)
+        self._ioctl(abi.VNODE_GRANTS, buffer, self._path)
+        table = abi.GRANTS.unpack(buffer)
+        return tuple(zip(table.grant, table.status, strict=True))[: table.n]

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""grant: lets a vnode look at another's kernel; its own vnode-debug then knows that one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli import observe, output
+from cli.control import label
+from cli.session import Session
+from cli.verb import VNODE, verb, vnode_argument
+
+
+@verb(
+    "grant",
+    examples=[
+        "vnode-debug grant 2 --to 1             then, in vnode 1: vnode-debug attach 2",
+        "vnode-debug grant web --to debugger --json",
+    ],
+)
+@vnode_argument
+@click.option("--to", "holder", type=VNODE, required=True, metavar="VNODE", help="Who may look.")
+def command(session: Session, vnode: str, holder: str) -> None:
+    """Let a vnode look at another's kernel."""
+    change(session, "grant", vnode, holder, "may look at", to=holder)
+
+
+def change(
+    session: Session, verb: str, vnode: str, holder: str, words: str, **arguments: Any
+) -> None:
+    """Tell the daemon, then the user: what `holder` may do to `vnode` now."""
+    machine, client = session.machine(), session.client()
+    if vnode != "0" and holder != "0":  # the daemon says best why not
+        target, granted = observe.find(machine, vnode), observe.find(machine, holder)
+        words = f"{label(granted)} {words} {label(target)}"
+    reply = client.call(verb, vnode=vnode, **arguments)
+    if session.json:
+        output.write_json({key: value for key, value in reply.items() if key != "ok"})
+        return
+    if not session.quiet:
+        output.write(output.one_line(words))
+    if not reply.get("taken"):
+        output.note(f"the agent of vnode {holder} has not confirmed it: its kernel may hang")
