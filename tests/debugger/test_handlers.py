@@ -104,7 +104,15 @@ def test_no_packet_breaks_a_session(args: bytes, name: str) -> None:
 
 
 def test_unknown_packets_get_the_empty_reply(client: Client) -> None:
-    for unknown in (b"", b"vMustReplyEmpty", b"vFile:setfs:0", b"QPassSignals:1", b"\xff", b"qTStatus"):
+    unknown_ones = (
+        b"",
+        b"vMustReplyEmpty",
+        b"vFile:setfs:0",
+        b"QPassSignals:1",
+        b"\xff",
+        b"qTStatus",
+    )
+    for unknown in unknown_ones:
         assert client.ask(unknown) == b""
 
 
