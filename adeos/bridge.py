@@ -8,6 +8,7 @@ for which any value is possible, and judging them is the caller's work.
 """
 
 import struct
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from adeos.machine import Machine
 from adeos.text import printable
 
 SEQ_RETRIES = 100
-"""A writer holds its sequence counter odd for less than a microsecond."""
+"""A writer holds its sequence counter odd for less than a microsecond, unless it is preempted."""
+SPINS = 10
 
 _MASK32 = 0xFFFFFFFF
 _NO_GRANT = abi.GRANT.unpack(bytes(abi.GRANT.size))
@@ -30,9 +32,11 @@ _MAX_NOTE = 0x10000  # VMCOREINFO is a page
 
 def seq_read(layout: Layout[Any], view: memoryview, at: int) -> Any:
     """A struct guarded by its member `seq`, in one consistent state; else BridgeError."""
-    for _ in range(SEQ_RETRIES):
+    for attempt in range(SEQ_RETRIES):
         before = layout.get(view, at, "seq")
         if before & 1:
+            if attempt >= SPINS:  # on a machine of one CPU only sleep lets the writer go on
+                time.sleep(1e-4)
             continue
         copy = bytes(view[at : at + layout.size])
         if layout.get(view, at, "seq") == before:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,17 +149,22 @@ def command_line(
 
 def run(line: Sequence[str]) -> int:
     """Run gdb in the foreground; its exit status, or 128 + the signal that ended it."""
-    with _signals_for_gdb():
-        process = subprocess.Popen(line)
+    process = subprocess.Popen(line)
+    with _signals_for_gdb(process):
         status = process.wait()
     return status if status >= 0 else 128 - status
 
 
 @contextmanager
-def _signals_for_gdb() -> Iterator[None]:
-    """Ctrl-C and Ctrl-\\ are gdb's; a handler, unlike SIG_IGN, is not inherited over exec."""
+def _signals_for_gdb(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A terminal's Ctrl-C and Ctrl-\\ are gdb's; without one they mean that nobody is there."""
     signals = (signal.SIGINT, signal.SIGQUIT)
-    before = [signal.signal(number, lambda *_: None) for number in signals]
+
+    def handle(_number: int, _frame: object) -> None:
+        if not sys.stdin.isatty():
+            process.terminate()
+
+    before = [signal.signal(number, handle) for number in signals]
     try:
         yield
     finally:

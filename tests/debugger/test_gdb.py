@@ -87,12 +87,20 @@ def test_exit_status_and_signals_are_handed_over() -> None:
     python = sys.executable
     assert gdb.run([python, "-c", "raise SystemExit(7)"]) == 7
     assert gdb.run([python, "-c", "import os; os.kill(os.getpid(), 9)"]) == 128 + 9
-    # Ctrl-C reaches both; only the child ends of it
-    code = "import os, signal; signal.raise_signal(2) if 0 else os.kill(os.getppid(), 2)"
-    assert gdb.run([python, "-c", code]) == 0
     code = "import signal; assert signal.getsignal(2) is signal.default_int_handler"
     assert gdb.run([python, "-c", code]) == 0
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_is_gdbs_on_a_terminal_and_its_end_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = "import os, time; os.kill(os.getppid(), 2); time.sleep(1)"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert gdb.run([sys.executable, "-c", code]) == 0
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    code = "import os, time; os.kill(os.getppid(), 2); time.sleep(60)"
+    assert gdb.run([sys.executable, "-c", code]) == 128 + signal.SIGTERM
 
 
 def test_what_killed_sessions_left_is_removed(
