@@ -82,6 +82,7 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
         errno.EACCES: (OwnerError, "opened as an observer", "open the machine writable"),
         errno.EBUSY: (HeldError, "another debugger controls it", ""),
         errno.EHOSTDOWN: (ParkedError, "its CPUs are parked", "start it first"),
+        errno.EINVAL: (PlacementError, f"a lease has 1..{abi.KMB_LEASE_MAX_MS} ms", ""),
     },
     abi.KMB_POKE: {
         errno.EACCES: _NOT_HELD,

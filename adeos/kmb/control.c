@@ -121,10 +121,11 @@ static void end(struct kmb_vnode *v, struct hold *h, bool run)
 			       v->id, h->pa[i]);
 	memset(h->pa, 0, sizeof(h->pa));
 	WRITE_ONCE(control_of(h)->nbreaks, 0);
-	if (run)
+	if (run) {
 		let_run(v, h);
-	smp_wmb();
-	WRITE_ONCE(control_of(h)->until_tsc, 0);
+		smp_wmb();
+		WRITE_ONCE(control_of(h)->until_tsc, 0);
+	}
 	cancel_delayed_work(&h->expiry);
 	memunmap(h->shared);
 	h->shared = NULL;
@@ -223,7 +224,8 @@ void kmb_control_query(struct kmb_bind *b)
 	b->held_until = h->file ? h->until : 0;
 }
 
-/* The vnode is about to be parked: nothing is let run, its dump holds no INT3. */
+/* The vnode is about to be parked for good: no CPU that waits is let run, and its dump
+ * holds no INT3. */
 void kmb_control_drop(struct kmb_vnode *v)
 {
 	struct hold *h = &holds[v->id];

@@ -88,6 +88,7 @@ def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation
         text += console.read().data
         return b"typed-42" in text
 
+    control = leases(machine, binding)
     bridge.console_write(b"echo typed-$((6*7))\n")
     wait(machine, said)
     bridge.command(abi.Cmd.INJECT, abi.Inject.PANIC | ncpus - 1 << 8)
@@ -115,6 +116,49 @@ def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation
         "crash_rings": crash_rings,
         "saved": [frame.flags if frame else 0 for frame in saved],
         "kmsg": "Kernel panic" in bridge.kmsg(),
+        "control": control,
+    }
+
+
+def leases(machine: KmbMachine, binding: Binding) -> dict:
+    """A debugger's control of the running vnode: who may, and what is left when it ends."""
+    spare = binding.region.base + abi.VN_OFF_BRIDGE + 0x60000  # of the bridge, used by nobody
+    byte = machine.view(spare, 1)
+    holder, rival, observer = KmbMachine(writable=True), KmbMachine(writable=True), KmbMachine()
+    calls: list[Callable[[], object]] = [
+        lambda: observer.control(VNODE, 1000),
+        lambda: holder.control(VNODE + 1, 1000),
+        lambda: holder.control(VNODE, abi.KMB_LEASE_MAX_MS + 1),
+        lambda: rival.poke(VNODE, spare, b"x"),
+        lambda: machine.poke(VNODE, spare, b"x"),
+        lambda: rival.nmi(VNODE, 0),
+        lambda: holder.control(VNODE, 1000),
+        lambda: rival.control(VNODE, 1000),
+        lambda: holder.poke(VNODE, spare, b"A"),
+        lambda: holder.poke(VNODE, binding.region.base - 1, b"AB"),
+        lambda: holder.poke(VNODE, binding.region.end - 1, b"AB"),
+        lambda: holder.poke(VNODE, binding.slot.base, b"A"),
+        lambda: holder.set_break(VNODE, 1 << 63, spare),
+        lambda: holder.set_break(VNODE, 1 << 63, spare),
+        lambda: holder.set_break(VNODE, 1 << 63, binding.slot.base),
+        lambda: holder.clear_break(VNODE, spare + 1),
+    ]
+    said = [_said(call) for call in calls]
+    broken, held = byte[0], machine.query(VNODE)
+    holder.close()
+    closed, free = byte[0], machine.query(VNODE)
+    rival.control(VNODE, 50)
+    rival.set_break(VNODE, 1 << 63, spare)
+    time.sleep(1)
+    expired, over = byte[0], machine.query(VNODE)
+    said.append(_said(lambda: rival.poke(VNODE, spare, b"x")))
+    rival.close()
+    observer.close()
+    assert held and free and over
+    return {
+        "said": said,
+        "bytes": [broken, closed, expired],
+        "holders": [bool(held.holder), free.holder, over.holder],
     }
 
 
@@ -139,15 +183,18 @@ def refusals(machine: KmbMachine, binding: Binding) -> list[tuple[str, str]]:
         lambda: observer.park(VNODE),
         lambda: observer.view(region.base, 4096, writable=True),
     ]
-    said = []
-    for call in calls:
-        try:
-            call()
-            said.append(("nothing", ""))
-        except AdeosError as error:
-            said.append((type(error).__name__, str(error)))
+    said = [_said(call) for call in calls]
     observer.close()
     return said
+
+
+def _said(call: Callable[[], object]) -> tuple[str, str]:
+    """Class and text of the error; "nothing" when there is none."""
+    try:
+        call()
+    except AdeosError as error:
+        return type(error).__name__, str(error)
+    return "nothing", ""
 
 
 def _free(machine: KmbMachine) -> list[int]:

@@ -30,6 +30,27 @@ REFUSED = [
 ]
 
 
+CONTROL = [
+    ("OwnerError", "opened as an observer"),
+    ("PlacementError", "is not bound"),
+    ("PlacementError", "a lease has 1..60000 ms"),
+    ("HeldError", "no control of it any more"),
+    ("HeldError", "no control of it any more"),
+    ("OwnerError", "does not own the machine"),
+    ("nothing", ""),
+    ("HeldError", "controls it"),
+    ("nothing", ""),
+    ("PlacementError", "no memory of its own"),
+    ("PlacementError", "no memory of its own"),
+    ("PlacementError", "no memory of its own"),
+    ("nothing", ""),
+    ("PlacementError", "a breakpoint already"),
+    ("PlacementError", "lie in its region"),
+    ("PlacementError", "there is no breakpoint"),
+    ("HeldError", "no control of it any more"),
+]
+
+
 @pytest.mark.parametrize(("flavour", "cpus"), [("cloud-amd64", "2,3"), ("amd64", "1")])
 def test_a_vnode_lives_panics_and_lives_again(box, flavour, cpus):
     kernel = f"$(ls /boot/vmlinuz-6.1.0-*[0-9]-{flavour} | head -1)"
@@ -48,6 +69,11 @@ def test_a_vnode_lives_panics_and_lives_again(box, flavour, cpus):
         crashed = [bool(flags & abi.VN_FRAME_CRASHED) for flags in life["saved"]]
         assert crashed == [False] * (ncpus - 1) + [True]
         assert life["kmsg"]
+        control = life["control"]
+        for (kind, text), (expected, words) in zip(control["said"], CONTROL, strict=True):
+            assert kind == expected and words in text and "\n" not in text, text
+        assert control["bytes"] == [0xCC, ord("A"), ord("A")]
+        assert control["holders"] == [True, 0, 0]
     for (kind, text), (expected, words) in zip(told["refusals"], REFUSED, strict=True):
         assert kind == expected and words in text and "\n" not in text, text
     assert told["left"] is None
