@@ -37,7 +37,8 @@ for thread in gdb.selected_inferior().threads():
     thread.switch()
     frame, pcs = gdb.newest_frame(), []
     while frame is not None and len(pcs) < 100:
-        if frame.type() != gdb.INLINE_FRAME:
+        # made up from debuginfo: calls that the compiler inlined, or turned into jumps
+        if frame.type() not in (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME):
             pcs.append(hex(frame.pc()))
         try:
             frame = frame.older()
