@@ -57,7 +57,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     (
         "Debug",
         (
-            Entry("attach", "cli.attach", "Open gdb on a vnode's kernel, alive or dead."),
+            Entry("attach", "cli.attach", "Open gdb on the kernels of vnodes, alive or dead."),
             Entry("gdb-exec", "cli.gdb_exec", "Give gdb commands, and print what each gave."),
             Entry("drgn", "cli.drgn", "Open drgn on a kernel, also without debuginfo."),
             Entry("grant", "cli.grant", "Let a vnode look at another's kernel."),
