@@ -32,7 +32,7 @@ def test_the_exit_codes_are_those_of_the_architecture():
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/adr/0003-observers.md"])
 def test_documents_name_verbs_that_exist(name):
     text = (ROOT / name).read_text()
-    found = re.findall(r"(?:^|[`$] ?| )vnode-debug ([a-z]+)(?: ([a-z]+))?", text, re.M)
+    found = re.findall(r"(?:^|[`$] ?| )vnode-debug ([a-z][a-z-]*)(?: ([a-z]+))?", text, re.M)
     for verb, word in found:
         assert verb in ENTRIES, f"vnode-debug {verb}"
         command = import_module(ENTRIES[verb].module).command
