@@ -155,7 +155,7 @@ def test_continue_until_the_interrupt_by_mi(guest: Guest) -> None:
 
 def test_attach_leaves_nothing_behind(guest: Guest, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["-nx", "--batch", "-ex", "x/s linux_banner"]
-    assert attach_module.attach(guest.target, arguments) == 0
+    assert attach_module.attach([guest.target], arguments) == 0
     assert "Linux version" in capfd.readouterr().out
     left = [*Path("/tmp").glob(f"{attach_module._PREFIX}*")]
     assert [path for path in left if not attach_module._is_stale(path)] == []
@@ -163,7 +163,7 @@ def test_attach_leaves_nothing_behind(guest: Guest, capfd: pytest.CaptureFixture
 
 def test_a_killed_gdb_leaves_nothing_behind(guest: Guest) -> None:
     arguments = ["-nx", "--batch", "-ex", "shell kill -9 $PPID"]
-    assert attach_module.attach(guest.target, arguments) == 128 + 9
+    assert attach_module.attach([guest.target], arguments) == 128 + 9
     left = [*Path("/tmp").glob(f"{attach_module._PREFIX}*")]
     assert [path for path in left if not attach_module._is_stale(path)] == []
 
