@@ -28,6 +28,10 @@ def leased(machine: Machine, unit: Unit, event: Event | None, now: int) -> Event
     watched = unit.watched
     if watched is None or not (silence or (held and event is None)):
         return event
+    if held and now < watched.ask_lease:
+        watched.detector.arm(watched.counts(), now)
+        return None
+    watched.ask_lease = now + watched.lease_period
     binding = machine.query(unit.id)
     if binding is None or binding.held_until <= now:
         return Recovered(watched.incarnation) if held else event

@@ -21,6 +21,9 @@ from watchdog.supervisor import Vnode
 
 Counts = tuple[int, ...]
 
+LEASE_PERIOD_MS = 100
+"""How late the end of a debugger's hold may be seen; asking costs more than a tick."""
+
 
 class Watched:
     """What the watch tick needs of one incarnation, prepared so that a tick is cheap."""
@@ -35,6 +38,9 @@ class Watched:
         self.boot = BootWatch(now, config.watch.boot_timeout_ms * tsc_khz)
         self.jiffies_limit = config.watch.jiffies.limit_ms * tsc_khz
         self.counts: Callable[[], Counts] = bridge.beat_counts(len(config.cpus))
+        self.lease_period = LEASE_PERIOD_MS * tsc_khz
+        self.ask_lease = 0
+        """TSC at which the lease of a held vnode is looked at again."""
         self.malformed = 0
         """Ticks in a row in which the bridge held what no agent writes."""
 

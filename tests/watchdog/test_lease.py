@@ -24,7 +24,9 @@ class Armed:
 
 
 def unit(state: State) -> Any:
-    watched = SimpleNamespace(incarnation=4, detector=Armed(), counts=lambda: (1, 2, 3, 0))
+    watched = SimpleNamespace(
+        incarnation=4, detector=Armed(), counts=lambda: (1, 2, 3, 0), lease_period=10, ask_lease=0
+    )
     return SimpleNamespace(id=2, vnode=SimpleNamespace(state=state), watched=watched)
 
 
@@ -58,6 +60,20 @@ def test_a_held_vnode_stays_so_and_its_deadlines_move() -> None:
     assert leased(machine(NOW + 1), held, None, NOW) is None
     assert leased(machine(NOW + 2), held, SILENCE[0], NOW + 1) is None
     assert held.watched.detector.times == [NOW, NOW + 1]
+
+
+def test_a_held_vnode_is_not_asked_for_at_each_tick() -> None:
+    asked: list[int] = []
+
+    def query(vnode: int) -> Any:
+        asked.append(vnode)
+        return SimpleNamespace(holder=77, held_until=NOW + 100)
+
+    held = unit(State.HELD)
+    for tick in range(20):
+        assert leased(SimpleNamespace(query=query), held, SILENCE[0], NOW + tick) is None  # type: ignore[arg-type]
+    assert len(asked) == 2
+    assert len(held.watched.detector.times) == 20
 
 
 def test_the_end_of_the_lease_lets_it_run_with_fresh_deadlines() -> None:
