@@ -13,7 +13,8 @@ import pytest
 if TYPE_CHECKING:
     Peers = Any
 
-pytestmark = pytest.mark.timeout(2400)  # all of it is emulated, Python and gdb as well
+# all of it is emulated, Python and gdb as well
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(2400)]
 
 GDB = "vnode-debug attach --no-tasks 2"
 
