@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     RunningBox = Any
 
-UNTIL = 180.0  # s; an incident takes some seconds on an idle machine
+UNTIL = 300.0  # s; an incident takes some seconds on an idle machine
 
 
 class Vnodes:
