@@ -262,9 +262,9 @@ class RunControl:
         found = []
         for cpu, state in self._cpus.items():
             if not state.parked and self._look(cpu, state):
-                box = self._bridge.debug(cpu)
-                if box.cause in (Cause.BREAK, Cause.DEBUG):
-                    found.append(Stop(cpu, box.cause, box.dr6, box.stop_tsc))
+                stop = self.cause(cpu)
+                if stop.cause in (Cause.BREAK, Cause.DEBUG):
+                    found.append(stop)
         return sorted(found, key=lambda stop: stop.tsc)
 
     def cause(self, cpu: int) -> Stop:

@@ -9,7 +9,8 @@ Source: "Debugging with GDB", appendices E.2 to E.8; QEMU's gdbstub for PhyMemMo
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from debugger import features, monitor, nonstop, registers, resume
@@ -77,9 +78,13 @@ def _pilot(session: Session) -> Pilot:
     raise Failure(1, f"{name} is watched, not stopped: nothing is written{hint}", always=True)
 
 
-def _told(error: TargetError) -> Failure:
-    """What a packet that changes something could not do: said to gdb 13 too."""
-    return Failure(1, str(error), always=True)
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a packet that changes something could not do is said to gdb 13 too."""
+    try:
+        yield
+    except TargetError as error:
+        raise Failure(1, str(error), always=True) from None
 
 
 def _sizes(match: re.Match[bytes] | None, *groups: int) -> list[int]:
@@ -114,32 +119,29 @@ def _read(session: Session, address: int, size: int) -> bytes:
 
 @_packet("M", "write memory, hex")
 def _write_hex(session: Session, args: bytes) -> Reply:
-    _pilot(session)
+    pilot = _pilot(session)
     where, _, digits = args.partition(b":")
     address, size = _sizes(_ADDRESS_SIZE.fullmatch(where), 1, 2)
     if not _HEX.fullmatch(digits) or len(digits) != 2 * size:
         raise Failure(EINVAL, "malformed packet")
-    return _write(session, address, bytes.fromhex(digits.decode()))
+    return _write(session, pilot, address, bytes.fromhex(digits.decode()))
 
 
 @_packet("X", "write memory, binary")
 def _write_binary(session: Session, args: bytes) -> Reply:
-    _pilot(session)
+    pilot = _pilot(session)
     where, _, data = args.partition(b":")
     address, size = _sizes(_ADDRESS_SIZE.fullmatch(where), 1, 2)
     if len(data := unescape(data)) != size:
         raise Failure(EINVAL, "malformed packet")
-    return _write(session, address, data)
+    return _write(session, pilot, address, data)
 
 
-def _write(session: Session, address: int, data: bytes) -> Reply:
-    pilot = _pilot(session)
+def _write(session: Session, pilot: Pilot, address: int, data: bytes) -> Reply:
     if session.physical:
         raise Failure(EINVAL, "physical memory is not written: switch PhyMemMode off", always=True)
-    try:
+    with _told():
         pilot.write(session.tid, address, data)
-    except TargetError as error:
-        raise _told(error) from None
     return b"OK"
 
 
@@ -151,10 +153,8 @@ def _insert(session: Session, args: bytes) -> Reply:
         session.breakpoint_refused = True
         raise
     kind, address, size = _sizes(_BREAK.fullmatch(args), 1, 2, 3)
-    try:
+    with _told():
         pilot.insert(session.tid, kind, address, size)
-    except TargetError as error:
-        raise _told(error) from None
     return b"OK"
 
 
@@ -219,30 +219,27 @@ def _read_register(session: Session, args: bytes) -> Reply:
 
 @_packet("G", "write all registers")
 def _write_registers(session: Session, args: bytes) -> Reply:
-    _pilot(session)
-    return _set_registers(session, registers.decode(args))
+    pilot = _pilot(session)
+    return _set_registers(session, pilot, registers.decode(args))
 
 
 @_packet("P", "write a register")
 def _write_register(session: Session, args: bytes) -> Reply:
-    _pilot(session)
+    pilot = _pilot(session)
     number, _, digits = args.partition(b"=")
     if not _NUMBER.fullmatch(number) or int(number, 16) >= len(registers.LAYOUT):
         raise Failure(EINVAL, "no such register")
-    return _set_registers(session, registers.decode_one(int(number, 16), digits))
+    return _set_registers(session, pilot, registers.decode_one(int(number, 16), digits))
 
 
-def _set_registers(session: Session, values: registers.Values | None) -> Reply:
+def _set_registers(session: Session, pilot: Pilot, values: registers.Values | None) -> Reply:
     if values is None:
         raise Failure(EINVAL, "malformed packet")
-    pilot = _pilot(session)
     now = session.target.registers(session.tid)
     changed = {name: value for name, value in values.items() if now.get(name, 0) != value}
-    try:
-        if changed:
+    if changed:
+        with _told():
             pilot.set_registers(session.tid, changed)
-    except TargetError as error:
-        raise _told(error) from None
     session.target.forget_registers(session.tid)
     return b"OK"
 

@@ -39,9 +39,7 @@ def _vnode(session: Session, _argument: str) -> str:
 
 
 def _cpus(session: Session, _argument: str) -> str:
-    return "".join(
-        f"{thread.info}\n" for thread in session.target.threads() if thread.tid == thread.cpu + 1
-    )
+    return "".join(f"{thread.info}\n" for thread in session.target.threads() if thread.is_cpu)
 
 
 def _info(session: Session, argument: str) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from debugger import packet
 from debugger.errors import TargetError
+from debugger.target import Liveness, Target
 
 if TYPE_CHECKING:
     from debugger.session import Session
-    from debugger.target import Target
 
 _MOST_EVENTS = 8192
 _ASKED, _TRAPPED = 0, 5
@@ -55,19 +55,18 @@ def list_stopped(session: "Session") -> bytes:
     session.stops = Stops()
     for pid, target in session.targets.items():
         for thread in target.threads():
-            is_cpu = thread.tid == thread.cpu + 1
             parked = target.pilot is not None and target.pilot.parked(thread.tid)
-            if parked or not is_cpu or target.liveness.value == "dead":
+            if parked or not thread.is_cpu or target.liveness is Liveness.DEAD:
                 session.stops.add(session.event(pid, _ASKED, thread.tid))
     return session.stops.first()
 
 
-def stop(session: "Session", pid: int, target: "Target", tid: int) -> None:
+def stop(session: "Session", pid: int, target: Target, tid: int) -> None:
     """Stop a CPU, or all of them (tid -1); each stop becomes an event.  TargetError."""
     pilot = target.pilot
     if pilot is None:
         raise TargetError(f"{target.identity.name} cannot be stopped: it can only be watched")
-    cpus = [t.tid for t in target.threads() if t.tid == t.cpu + 1 and tid in (-1, t.tid)]
+    cpus = [t.tid for t in target.threads() if t.is_cpu and tid in (-1, t.tid)]
     running = [cpu for cpu in cpus if not pilot.parked(cpu)]
     pilot.halt([cpu - 1 for cpu in running])
     target.refresh()

@@ -35,7 +35,7 @@ def _registers(session: Session) -> Mapping[int, dict[str, int]]:
     found = {
         thread.cpu: _kernel_names(target.registers(thread.tid))
         for thread in target.threads()
-        if thread.tid == thread.cpu + 1
+        if thread.is_cpu
     }
     return {cpu: values for cpu, values in found.items() if values}
 

@@ -20,7 +20,6 @@ from debugger.registers import Values, of_frame
 Locate = Callable[[int, int], tuple[int, int]]
 """(thread id, virtual address) -> (physical address, bytes up to the end of its page)."""
 
-_SOFTWARE = 0
 _ACCESS = {1: Access.EXECUTE, 2: Access.WRITE, 3: Access.READ_WRITE, 4: Access.READ_WRITE}
 _WORDS = {2: "watch", 3: "rwatch", 4: "awatch"}
 _TRAPS = 15

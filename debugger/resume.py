@@ -94,7 +94,7 @@ def _of_cpus(target: Target, actions: Sequence[Action]) -> dict[int, bool]:
     """CPU threads that run -> whether they step."""
     chosen: dict[int, bool] = {}
     for thread in target.threads():
-        if thread.tid != thread.cpu + 1:
+        if not thread.is_cpu:
             continue
         action = next((a for a in actions if a.tid in (-1, thread.tid)), None)
         if action is not None:
@@ -108,7 +108,7 @@ def _refusal(session: Session, target: Target, steps: Sequence[Action]) -> str:
         return f"{name} is dead: its CPUs do not run"
     if target.pilot is not None and target.pilot.held:
         thread = target.thread(steps[0].tid) if steps and steps[0].tid > 0 else None
-        if thread is not None and thread.tid != thread.cpu + 1:
+        if thread is not None and not thread.is_cpu:
             return f"{thread.name} is on no CPU: it cannot be stepped"
         return ""
     if steps:

@@ -104,6 +104,11 @@ class Thread(NamedTuple):
     cpu: int
     """The CPU, or where the task last ran."""
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is a CPU, and no task."""
+        return self.tid == self.cpu + 1
+
 
 class Target(Protocol):
     """What the protocol handlers need of the thing debugged."""
