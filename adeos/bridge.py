@@ -123,6 +123,12 @@ class Bridge:
         layout = struct.Struct("<" + f"4Q{rest}x" * _cpus(ncpus))
         return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
 
+    def beat_stamps(self, ncpus: int) -> Callable[[], tuple[int, ...]]:
+        """The same for the TSC of each last beat, as the vnode says."""
+        before, after = 4 * 8, abi.BEAT.size - 2 * 4 * 8
+        layout = struct.Struct("<" + f"{before}x4Q{after}x" * _cpus(ncpus))
+        return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
+
     def crash(self) -> abi.Crash | None:
         """The crash record, None when there is none.  Only VN_CRASH_DONE means complete."""
         if abi.CRASH.get(self.view, abi.VN_BR_CRASH, "state") == abi.VN_CRASH_EMPTY:

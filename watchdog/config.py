@@ -30,6 +30,7 @@ CMDLINE_MAX = 2047  # COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) le
 
 OnCrash = Literal["coredump-restart", "restart", "coredump-destroy", "destroy", "preserve"]
 OnExit = Literal["destroy", "restart"]
+Judge = Literal["fixed", "phi"]
 
 
 class Span(NamedTuple):
@@ -56,6 +57,10 @@ class VnodeWatch(Base, frozen=True):
     irq: Layer = Layer(period_ms=10, limit_ms=500)
     sched: Layer = Layer(period_ms=20, limit_ms=1000)
     user: Layer = Layer(period_ms=100, limit_ms=3000)
+    judge: Judge = "fixed"
+    """`phi`: limits follow the beats, below the fixed ones."""
+    phi: float = 8.0
+    pause_ms: int = 50
     probe_ms: int = 1000
     boot_timeout_ms: int = 60_000
     agent: bool = True
@@ -325,6 +330,9 @@ def _check_vnode(
         where = (*path, "watch", name)
         _number(reader, (*where, "period_ms"), layer.period_ms, 1, 10_000)
         _number(reader, (*where, "limit_ms"), layer.limit_ms, 2 * layer.period_ms, 3_600_000)
+    if not 1 <= vnode.watch.phi <= 100:
+        reader.mistake((*path, "watch", "phi"), f"{vnode.watch.phi} is out of range", "give 1..100")
+    _number(reader, (*path, "watch", "pause_ms"), vnode.watch.pause_ms, 0, 60_000)
     _number(reader, (*path, "watch", "probe_ms"), vnode.watch.probe_ms, 1, 60_000)
     boot = (*path, "watch", "boot_timeout_ms")
     _number(reader, boot, vnode.watch.boot_timeout_ms, 100, 3_600_000)

@@ -27,9 +27,11 @@ from watchdog.lease import leased
 from watchdog.states import LIVE, RECORDED, State
 from watchdog.supervisor import Vnode, step
 from watchdog.unit import Unit
-from watchdog.watch import look
+from watchdog.watch import due_again, look
 
 COLLECT_EVERY_S = 10.0
+REST_MS = 50
+"""The longest time between two ticks: how soon the watcher knows that it was absent itself."""
 _FAULTS = (events.Faulted, events.Silent, events.Probed)
 
 
@@ -41,7 +43,9 @@ class Service:
         self.machine = machine
         self.root = root
         self.tsc_khz = machine.info().tsc_khz
-        self.pace = OwnPace(config.watch.period_ms * self.tsc_khz)
+        self.period = config.watch.period_ms * self.tsc_khz
+        self.rest = max(self.period, REST_MS * self.tsc_khz)
+        self.pace = OwnPace(self.period, 1000 * self.tsc_khz)
         self.units = {v.id: Unit(v, Vnode(policy=v.restart)) for v in config.vnode}
         self.executor: Executor
         self.tick_ns = 0
@@ -144,21 +148,29 @@ class Service:
 
     # Watch
 
-    def tick(self) -> None:
-        """One round over all live vnodes."""
+    def tick(self) -> int:
+        """Look at the live vnodes that are due; TSC of the next tick."""
         began = time.thread_time_ns()
         self.on_portal()  # first, so that a fault found below has its report's time
         now = self.machine.tsc()
         absent = self.pace.tick(now)
+        due = now + self.rest
         for unit in self.units.values():
-            if unit.watched is None:
+            watched = unit.watched
+            if watched is None:
                 continue
             if absent:
-                unit.watched.detector.forgive(absent)
-            self._look(unit, now, 0)
+                watched.detector.forgive(absent)
+            if watched.due <= now:
+                self._look(unit, now, 0)
+            if watched.due < due:
+                due = watched.due
+        due = max(due, now + self.period)
+        self.pace.plan(due)
         self.root.beat(self.pace.ticks, now, self.pace.late)
         self.tick_ns = time.thread_time_ns() - began
         self.tick_max_ns = max(self.tick_max_ns, self.tick_ns)
+        return due
 
     def on_portal(self) -> None:
         """A vnode rang: look at it at once."""
@@ -176,24 +188,28 @@ class Service:
             unit.stamps.setdefault("reported", rung)
 
     def _look(self, unit: Unit, now: int, rung: int) -> None:
-        event = look(unit, now, rung)
-        if event is None and unit.vnode.state is not State.HELD:
-            return
-        event = leased(self.machine, unit, event, now)
-        if event is not None:
-            self.post(unit, event)
+        watched = unit.watched
+        event = look(unit, now, rung, self.pace.doubt)
+        if event is not None or unit.vnode.state is State.HELD:
+            event = leased(self.machine, unit, event, now)
+            if event is not None:
+                self.post(unit, event)
+        if watched is not None:
+            watched.due = due_again(unit, now, event, self.rest)
 
-    async def _ticks(self) -> None:
+    def _tick_again(self) -> None:
+        """A tick that calls itself; a timer is cheaper than a task that sleeps."""
+        if self.done.is_set():
+            return
         loop = asyncio.get_running_loop()
-        period = self.config.watch.period_ms / 1000
-        due = loop.time()
-        while not self.done.is_set():
-            self.tick()
-            if loop.time() - self._collected > COLLECT_EVERY_S:
-                self._collected = loop.time()
-                realtime.collect()
-            due = max(due + period, loop.time())
-            await asyncio.sleep(max(due - loop.time(), 0))
+        wait = self.period
+        try:
+            wait = self.tick() - self.machine.tsc()
+        finally:  # whatever a tick stumbles over, the watch goes on
+            loop.call_later(max(wait, 0) / self.tsc_khz / 1000, self._tick_again)
+        if loop.time() - self._collected > COLLECT_EVERY_S:
+            self._collected = loop.time()
+            realtime.collect()
 
     # Run
 
@@ -225,7 +241,7 @@ class Service:
                 self.spawn(vitals.follow(self.machine, unit, unit.watched))
         self.prepare_all()
         loop.add_reader(self.machine.fileno(), self.on_portal)
-        self.spawn(self._ticks())
+        self._tick_again()
         for unit in self._wanted:
             self.post(unit, events.StartRequested())
         ready()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     RunningBox = Any
 
 UNTIL = 300.0  # s; an incident takes some seconds on an idle machine
+SELDOM = 3.0  # s between questions: each costs the root's only CPU seconds under emulation
 
 
 class Vnodes:
@@ -46,7 +47,7 @@ class Vnodes:
             later = [i for i in self.json("incidents", "--vnode", str(vnode)) if i["id"] > number]
             if later and over(later[0]):
                 return self.json("show", str(later[0]["id"]))
-            time.sleep(0.3)
+            time.sleep(SELDOM)
         pytest.fail(f"no finished incident of vnode {vnode} after {number}: {later}")
 
     def fail(self, vnode: int, *words: str) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Vnodes:
         deadline = time.monotonic() + UNTIL
         while (one := self.status(vnode))["state"] != state:
             assert time.monotonic() < deadline, f"vnode {vnode} is {one['state']}, not {state}"
-            time.sleep(0.3)
+            time.sleep(SELDOM)
         return one
 
 
