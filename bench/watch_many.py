@@ -52,7 +52,7 @@ def service_of(memory: mmap.mmap, vnodes: int) -> tuple[Service, list[Any]]:
     machine = FakeMachine()
     seen: list[Any] = []
     root: Any = SimpleNamespace(beat=lambda *words: None)
-    service = Service(Config(), machine, root)
+    service = Service(Config(), machine, root, FakeMachine)
     service.post = lambda unit, event: seen.append((unit.id, event))  # type: ignore[method-assign]
     for number in range(1, vnodes + 1):
         at = (number - 1) * abi.VN_BRIDGE_SIZE

@@ -13,6 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes the time of a single example meaningless.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 class RunningBox:

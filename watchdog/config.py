@@ -90,9 +90,10 @@ class Restart(Base, frozen=True):
 
 
 class GrantConfig(Base, frozen=True):
-    """One of a vnode's `grants`: another vnode that it may look at."""
+    """One of a vnode's `grants`: another vnode that it may look at, and control if so said."""
 
     vnode: int
+    control: bool = False
 
 
 class VnodeConfig(Base, frozen=True):

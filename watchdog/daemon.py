@@ -87,7 +87,7 @@ async def _run(
         dumps.in_process = dumps_in_process
         await dumps.resume()
         stage = Stage()
-        service = Service(config, machine, root)
+        service = Service(config, machine, root, lambda: open_machine(config))
         service.executor = Executor(
             service, machine, placement, Composer(machine, stage), ledger, dumps
         )

@@ -19,6 +19,7 @@ from adeos.bridge import RootBridge
 from adeos.machine import Machine
 from crashdump.incident import Witness
 from watchdog import adopting, events, grants, log, realtime, status, vitals
+from watchdog.broker import Broker
 from watchdog.config import Config
 from watchdog.detector import OwnPace
 from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
@@ -38,8 +39,15 @@ _FAULTS = (events.Faulted, events.Silent, events.Probed)
 class Service:
     """Everything of one run.  `daemon.py` puts it together."""
 
-    def __init__(self, config: Config, machine: Machine, root: RootBridge) -> None:
+    def __init__(
+        self,
+        config: Config,
+        machine: Machine,
+        root: RootBridge,
+        open_writable: Callable[[], Machine],
+    ) -> None:
         self.config = config
+        self.broker = Broker(machine, open_writable)
         self.machine = machine
         self.root = root
         self.tsc_khz = machine.info().tsc_khz
@@ -95,6 +103,8 @@ class Service:
         if (vnode.state, vnode.reason) != (before.state, before.reason):
             unit.since_tsc = self.machine.tsc()
             self._announce(unit, before)
+            if vnode.state not in LIVE:
+                self.broker.drop(unit)
         self.publish(unit)
         unit.changed.set()
         unit.changed = asyncio.Event()
@@ -163,6 +173,7 @@ class Service:
                 watched.detector.forgive(absent)
             if watched.due <= now:
                 self._look(unit, now, 0)
+                self.broker.look(unit)
             if watched.due < due:
                 due = watched.due
         due = max(due, now + self.period)
@@ -180,6 +191,7 @@ class Service:
             if unit is not None:
                 self._look(unit, self.machine.tsc(), event.tsc)
                 self._late_report(unit, event.tsc)
+                self.broker.look(unit)
 
     def _late_report(self, unit: Unit, rung: int) -> None:
         """A tick may find a crash record in memory just before its portal rings."""
@@ -191,6 +203,8 @@ class Service:
         watched = unit.watched
         event = look(unit, now, rung, self.pace.doubt)
         if event is not None or unit.vnode.state is State.HELD:
+            holder = self.broker.holder_of(unit.id)
+            unit.held_by = f"vnode {holder}" if holder else ""
             event = leased(self.machine, unit, event, now)
             if event is not None:
                 self.post(unit, event)
@@ -247,6 +261,7 @@ class Service:
         ready()
         await self.done.wait()
         loop.remove_reader(self.machine.fileno())
+        self.broker.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

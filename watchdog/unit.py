@@ -96,9 +96,14 @@ class Unit:
     """How to start what was composed."""
     grants: set[int] = field(default_factory=set)
     """Ids of the vnodes that this one may look at."""
+    controls: set[int] = field(default_factory=set)
+    """Those of them that it may also control."""
+    held_by: str = ""
+    """Whose debugger holds it, when that is not a process of the root."""
 
     def __post_init__(self) -> None:
         self.grants = {one.vnode for one in self.config.grants}
+        self.controls = {one.vnode for one in self.config.grants if one.control}
 
     @property
     def id(self) -> int:

@@ -88,6 +88,19 @@ class LastingMachine(FakeMachine):
         self._claimed = False
 
 
+class OpenedAgain:
+    """Another open file of the same machine: closing it leaves the machine alone."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._machine, name)
+
+    def close(self) -> None:
+        """Nothing of the machine's."""
+
+
 class Rig:
     """The daemon in a thread of this process."""
 
@@ -112,7 +125,9 @@ class Rig:
                     vnode.beat()
 
     def start(self) -> Rig:
-        def open_machine(_config: object) -> FakeMachine:
+        def open_machine(_config: object) -> Any:
+            if self.machine.info().owner_pid:
+                return OpenedAgain(self.machine)
             self._loop = asyncio.get_running_loop()
             return self.machine
 
