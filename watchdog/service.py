@@ -31,6 +31,8 @@ from watchdog.unit import Unit
 from watchdog.watch import due_again, look
 
 COLLECT_EVERY_S = 10.0
+STORM = 50
+"""Doorbells answered between two ticks; whoever rings more often is heard at the ticks alone."""
 REST_MS = 50
 """The longest time between two ticks: how soon the watcher knows that it was absent itself."""
 _FAULTS = (events.Faulted, events.Silent, events.Probed)
@@ -60,6 +62,10 @@ class Service:
         """CPU time of the last tick; `tick_max_ns` of the worst."""
         self.tick_max_ns = 0
         self.portals = 0
+        """Rings heard so far."""
+        self.storms = 0
+        """Times that doorbells had to wait for a tick."""
+        self._answered = 0
         self.done = asyncio.Event()
         self.listeners: set[Callable[[dict[str, Any]], None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,7 +182,7 @@ class Service:
                 self.broker.look(unit)
             if watched.due < due:
                 due = watched.due
-        due = max(due, now + self.period)
+        due = now + self.period if self._calm() else max(due, now + self.period)
         self.pace.plan(due)
         self.root.beat(self.pace.ticks, now, self.pace.late)
         self.tick_ns = time.thread_time_ns() - began
@@ -192,6 +198,29 @@ class Service:
                 self._look(unit, self.machine.tsc(), event.tsc)
                 self._late_report(unit, event.tsc)
                 self.broker.look(unit)
+
+    def _on_ring(self) -> None:
+        """The doorbell between ticks: no vnode can keep the loop busy with it."""
+        self.on_portal()
+        self._answered += 1
+        if self._answered >= STORM:
+            self.storms += 1
+            self._listen(False)
+
+    def _calm(self) -> bool:
+        """Listen again after a storm; whether there was one."""
+        stormy = self._answered >= STORM
+        self._answered = 0
+        if stormy:
+            self._listen(True)
+        return stormy
+
+    def _listen(self, wanted: bool) -> None:
+        loop, bell = asyncio.get_running_loop(), self.machine.fileno()
+        if wanted:
+            loop.add_reader(bell, self._on_ring)
+        else:
+            loop.remove_reader(bell)
 
     def _late_report(self, unit: Unit, rung: int) -> None:
         """A tick may find a crash record in memory just before its portal rings."""
@@ -254,13 +283,13 @@ class Service:
             if unit.watched is not None:
                 self.spawn(vitals.follow(self.machine, unit, unit.watched))
         self.prepare_all()
-        loop.add_reader(self.machine.fileno(), self.on_portal)
+        self._listen(True)
         self._tick_again()
         for unit in self._wanted:
             self.post(unit, events.StartRequested())
         ready()
         await self.done.wait()
-        loop.remove_reader(self.machine.fileno())
+        self._listen(False)
         self.broker.close()
         for task in tuple(self._tasks):
             task.cancel()

@@ -24,10 +24,12 @@ class Vnodes:
         self.box = box
 
     def run(self, *words: str, timeout: float = 200) -> Any:
-        return self.box.run(["vnode-debug", *words], timeout)
+        return self.box.verb(*words, timeout=timeout)
 
     def text(self, *words: str, timeout: float = 200) -> str:
-        return str(self.box.check(["vnode-debug", *words], timeout))
+        done = self.run(*words, timeout=timeout)
+        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return str(done.stdout)
 
     def json(self, *words: str, timeout: float = 200) -> Any:
         return json.loads(self.text(*words, "--json", timeout=timeout))
