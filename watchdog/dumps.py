@@ -20,7 +20,7 @@ from crashdump import capture
 from crashdump.incident import PENDING, DumpState, Evidence, Incident
 from crashdump.notes import CpuState, cpu_state
 from crashdump.store import IncidentStore
-from kexec_restart.strategy import choose
+from kexec_restart.strategies import choose
 from watchdog import background, log
 from watchdog.ledger import Entry, Ledger
 from watchdog.placement import Placement

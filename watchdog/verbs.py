@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from adeos import abi
 from adeos.errors import AdeosError
-from kexec_restart.strategy import Target, choose
+from kexec_restart import strategies
+from kexec_restart.strategies import Target
 from watchdog import events, grants, portal
 from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError, WatchdogError
@@ -90,7 +91,7 @@ async def restart(service: Service, request: Reply, send: Send) -> Reply:
     """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled."""
     unit = _unit(service, request)
     if _flag(request, "dry_run"):
-        return {"ok": True, "steps": _plan(service, unit)}
+        return {"ok": True, **_plan(service, unit, request.get("strategy"))}
     wish = events.RestartRequested(force=_flag(request, "force"))
     _refuse(unit, wish)
     service.executor.placement.check_cpus(unit, list(service.units.values()))
@@ -98,14 +99,21 @@ async def restart(service: Service, request: Reply, send: Send) -> Reply:
     return _describe(unit) | {"ok": True}
 
 
-def _plan(service: Service, unit: Unit) -> list[dict[str, str]]:
+def _plan(service: Service, unit: Unit, name: object) -> Reply:
+    """What becomes of a vnode that crashes: by its policy, or as if by the strategy `name`."""
     if unit.region is None:
         raise RefusedError(f"{unit.label} has no memory; start it first")
+    policy = unit.config.restart.on_crash
     spare = service.executor.placement.peek(unit)
-    capture = unit.config.restart.on_crash.startswith("coredump")
+    strategy: strategies.Strategy | None = strategies.after_crash(policy, unit.region, spare)
+    if name is not None:
+        strategy = strategies.named(str(name), unit.region, spare)
+    if strategy is None:
+        raise UsageError(f"no strategy {name!r}; known: {', '.join(strategies.NAMES)}")
+    capture = policy.startswith("coredump")
     target = Target(unit.id, unit.config.name, unit.config.cpus, unit.region, capture)
-    steps = choose(unit.region, spare, capture=capture).steps(target)
-    return [{"step": step.name, "does": step.text} for step in steps]
+    steps = [{"step": step.name, "does": step.text} for step in strategy.steps(target)]
+    return {"strategy": strategy.name, "steps": steps}
 
 
 async def wait(service: Service, request: Reply, send: Send) -> Reply:

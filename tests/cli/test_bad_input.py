@@ -84,6 +84,7 @@ WRONG = [
     (("stop", "1", "--timeout", "1e9"), 2, "86400"),
     (("restart",), 2, "VNODE..."),
     (("restart", "1", "--force", "--foo"), 2, "--foo"),
+    (("restart", "1", "--strategy", "kmb"), 2, "--strategy is for --dry-run"),
     (("attach",), 2, "name a vnode, a file or an --incident"),
     (("attach", "./none"), 4, "./none: no such file"),
     (("attach", "nine"), 4, "there is no vnode nine"),

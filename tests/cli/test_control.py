@@ -107,6 +107,22 @@ def test_dry_runs_change_nothing(vd, words):
     assert states(vd) == before
 
 
+def test_a_restarts_dry_run_shows_what_a_crash_leads_to(vd):
+    code, out, _ = vd("restart", "two", "--dry-run")
+    assert code == 0 and "After a crash, strategy spare:" in out
+    assert [line.split()[0] for line in out.splitlines()[2:]] == [
+        "fenced",
+        "captured",
+        "loaded",
+        "started",
+        "running",
+    ]
+    (item,) = json.loads(vd("restart", "2", "--dry-run", "--strategy", "manual", "--json")[1])
+    assert item["strategy"] == "manual" and item["steps"][-1]["step"] == "started"
+    code, out, err = vd("restart", "2", "--dry-run", "--strategy", "hope")
+    assert (code, out) == (2, "") and "known: kmb, spare, manual" in err
+
+
 def test_refusals_are_the_daemons_words(vd):
     code, out, err = vd("start", "one")
     assert (code, out) == (6, "")
