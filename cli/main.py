@@ -52,6 +52,10 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("start", "cli.start", "Start vnodes."),
             Entry("stop", "cli.stop", "Stop vnodes."),
             Entry("restart", "cli.restart", "Restart vnodes."),
+            Entry("clear", "cli.clear", "Take vnodes out of quarantine."),
+            Entry("stage", "cli.stage", "Stage an image for a vnode's next start."),
+            Entry("slots", "cli.slots", "Show the images that vnodes start from."),
+            Entry("bless", "cli.bless", "Call a vnode's slot good, or bad."),
         ),
     ),
     (

@@ -217,6 +217,9 @@ timeout_option = click.option(
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print what would be done, and do nothing."
 )
+slot_option = click.option(
+    "--slot", type=click.Choice(["a", "b"]), help="This one instead of the usual."
+)
 force_option = click.option(
     "--force", is_flag=True, help="Out of quarantine too, with a fresh budget."
 )

@@ -68,8 +68,10 @@ class Restart(Base, frozen=True):
 
     Up to `intensity` restarts in `period_s` seconds go at once (after
     `delay_ms`); further ones wait `backoff_s`, doubling up to `backoff_max_s`;
-    after `attempts` such waits the vnode is quarantined.  `healthy_s` seconds
-    of running clear the account.  The time a capture takes is not counted.
+    after `attempts` such waits the other slot is started, or the vnode is
+    quarantined.  `healthy_s` seconds of running clear the account and make the
+    image good; a new one has `tries` starts.  The time a capture takes is not
+    counted.
     """
 
     on_crash: OnCrash = "coredump-restart"
@@ -82,6 +84,7 @@ class Restart(Base, frozen=True):
     backoff_max_s: int = 300
     attempts: int = 5
     healthy_s: int = 600
+    tries: int = 3
 
 
 class GrantConfig(Base, frozen=True):
@@ -297,6 +300,7 @@ _LIMITS: tuple[tuple[str, int, int], ...] = (
     ("backoff_max_s", 0, 86_400),
     ("attempts", 0, 1000),
     ("healthy_s", 1, 86_400),
+    ("tries", 1, 1000),
 )
 
 

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adeos.bridge import RootBridge
-from adeos.errors import AdeosError, ImageError, OwnerError
+from adeos.errors import AdeosError, OwnerError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
-from kexec_restart.images import Stage
 from watchdog import config as configs
 from watchdog import log, module, paths, realtime, status
-from watchdog.composer import Composer, spec_of
+from watchdog.composer import Composer
 from watchdog.config import Config
 from watchdog.control import ControlServer
 from watchdog.dumps import Dumps
@@ -26,6 +25,7 @@ from watchdog.executor import Executor
 from watchdog.ledger import Ledger
 from watchdog.placement import Placement
 from watchdog.service import Service
+from watchdog.staging import open_staging
 from watchdog.verbs import table
 
 OpenMachine = Callable[[Config], Machine]
@@ -86,13 +86,12 @@ async def _run(
         dumps.hold = config.watch.hold
         dumps.in_process = dumps_in_process
         await dumps.resume()
-        stage = Stage()
         service = Service(config, machine, root)
-        service.executor = Executor(
-            service, machine, placement, Composer(machine, stage), ledger, dumps
-        )
+        service.staging = open_staging(service, state)
+        composer = Composer(machine, service.staging.stage, service.staging.save_now)
+        service.executor = Executor(service, machine, placement, composer, ledger, dumps)
         dumps.freed = service.prepare_all
-        await _stage_all(config, stage, machine)
+        await service.staging.restore_all()
         await service.adopt()
         server = ControlServer(paths.control_socket(), table(service))
         await server.start()
@@ -101,6 +100,7 @@ async def _run(
             await service.run(lambda: _ready(config, ready_fd))
         finally:
             await server.stop()
+            await service.staging.flush()
             await dumps.stop()
             await dump_ledger.stop()
             await ledger.stop()
@@ -115,21 +115,6 @@ def _claim(machine: Machine) -> None:
         raise AlreadyRunningError(
             f"another daemon owns the machine ({error.what}); stop it first: vnode-debug down"
         ) from None
-
-
-async def _stage_all(config: Config, stage: Stage, machine: Machine) -> None:
-    """Read every image now: a restart must not wait for the disk, nor find a file gone.
-
-    ImageError names the first that is wrong, before anything is started.  A
-    vnode that runs already is watched all the same: its restart will fail.
-    """
-    for vnode in config.vnode:
-        try:
-            await asyncio.to_thread(stage.get, spec_of(vnode))
-        except ImageError as error:
-            if machine.query(vnode.id) is None:
-                raise
-            log.write("error", "image", vnode=vnode.id, what=error)
 
 
 def _ready(config: Config, ready_fd: int | None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
 
-from adeos.errors import AdeosError, FenceError
+from adeos.errors import AdeosError, FenceError, ImageError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from crashdump.incident import Witness
@@ -235,7 +235,11 @@ class Executor:
         """Bind (or move) the vnode and compose its memory."""
         assert isinstance(action, actions.Load)
         self.placement.place(unit)
-        await asyncio.to_thread(self.composer.compose, unit, action.incarnation)
+        try:
+            await asyncio.to_thread(self.composer.compose, unit, action.incarnation, action.slot)
+        except ImageError as error:
+            log.write("error", "image", vnode=unit.id, slot=action.slot, what=error)
+            return events.ImageRefused(action.incarnation, str(error))
         unit.stamps["loaded"] = self.machine.tsc()
         return events.Loaded(action.incarnation)
 

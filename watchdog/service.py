@@ -24,6 +24,7 @@ from watchdog.detector import OwnPace
 from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
 from watchdog.executor import Executor
 from watchdog.lease import leased
+from watchdog.staging import Staging
 from watchdog.states import LIVE, RECORDED, State
 from watchdog.supervisor import Vnode, step
 from watchdog.unit import Unit
@@ -44,6 +45,7 @@ class Service:
         self.pace = OwnPace(config.watch.period_ms * self.tsc_khz)
         self.units = {v.id: Unit(v, Vnode(policy=v.restart)) for v in config.vnode}
         self.executor: Executor
+        self.staging: Staging
         self.tick_ns = 0
         """CPU time of the last tick; `tick_max_ns` of the worst."""
         self.tick_max_ns = 0
@@ -86,6 +88,9 @@ class Service:
         if vnode.state is State.RUNNING and before.state is State.BOOTING:
             unit.stamps["running"] = self.machine.tsc()
             self.spawn(self.executor.prepare(unit))
+            self.watch_health(unit)
+        if vnode.slots is not before.slots:
+            self.staging.changed(unit)
         if vnode.false_alarms > before.false_alarms:
             log.write("warning", "false-alarm", vnode=unit.id, reason=before.reason)
         if (vnode.state, vnode.reason) != (before.state, before.reason):
@@ -141,6 +146,12 @@ class Service:
         delay = max(until - time.monotonic_ns(), 0) / 1e9
         loop = asyncio.get_running_loop()
         loop.call_later(delay, self.post, unit, events.DelayElapsed(until))
+
+    def watch_health(self, unit: Unit) -> None:
+        """Post Healthy when it has run so long as its policy says."""
+        event = events.Healthy(unit.vnode.incarnation)
+        delay = unit.config.restart.healthy_s
+        asyncio.get_running_loop().call_later(delay, self.post, unit, event)
 
     # Watch
 
@@ -223,6 +234,9 @@ class Service:
             self.spawn(self.executor.run(unit))
             if unit.watched is not None:
                 self.spawn(vitals.follow(self.machine, unit, unit.watched))
+            if unit.vnode.running_since is not None:
+                self.watch_health(unit)
+        self.spawn(self.staging.check())
         self.prepare_all()
         loop.add_reader(self.machine.fileno(), self.on_portal)
         self.spawn(self._ticks())

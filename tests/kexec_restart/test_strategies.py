@@ -78,7 +78,7 @@ class FakeImage:
 def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> None:
     made = []
 
-    def read(spec, known):
+    def read(spec, known, copies):
         made.append(FakeImage())
         return made[-1]
 
@@ -93,7 +93,7 @@ def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> N
 
 def test_digests_are_checked_between_any_two_starts(monkeypatch) -> None:
     image = FakeImage()
-    monkeypatch.setattr(images, "_read", lambda spec, known: image)
+    monkeypatch.setattr(images, "_read", lambda spec, known, copies: image)
     stage, spec = Stage(), Spec("k", "", "")
     stage.take(spec)  # read this moment
     assert image.checks == 0
