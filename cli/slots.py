@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,10 @@ from cli import output
 from cli.errors import CliError, NotFound
 from cli.session import Session
 from cli.verb import VNODE, Place, verb
+
+if TYPE_CHECKING:
+    from kexec_restart.slots import Slots
+    from watchdog.shelf import Shelf
 
 HEADERS = ("VNODE", "SLOT", "HEALTH", "TRIES", "", "SHA256", "STAGED", "KERNEL", "WHY")
 COLOUR = {"good": "green", "bad": "red", "indeterminate": "yellow"}
@@ -24,22 +29,13 @@ COLOUR = {"good": "green", "bad": "red", "indeterminate": "yellow"}
 @click.argument("vnode", type=VNODE, metavar="[VNODE]", required=False)
 def command(session: Session, vnode: str | None) -> None:
     """Show the images that vnodes start from."""
-    from kexec_restart.slots import NAMES, Slots, as_dict, choose
+    from kexec_restart.slots import NAMES, as_dict, choose
     from watchdog import paths
     from watchdog.shelf import Shelf
 
     shelf = Shelf(paths.state_dir() / "slots")
-    found: list[tuple[int, Slots]] = []
-    for number in shelf.vnodes():
-        try:
-            slots = shelf.load(number)
-        except ValueError as error:
-            raise CliError(
-                f"{shelf.directory}/{number}.json cannot be read ({error}); the daemon, started"
-                " anew, begins it anew"
-            ) from None
-        if slots is not None and vnode in (None, str(number), slots.name):
-            found.append((number, slots))
+    everyone = [(number, load(shelf, number)) for number in shelf.vnodes()]
+    found = [(n, slots) for n, slots in everyone if vnode in (None, str(n), slots.name)]
     if vnode is not None and not found:
         raise NotFound(f"there are no slots of a vnode {vnode}; 'vnode-debug slots' lists all")
     if session.json:
@@ -61,6 +57,19 @@ def command(session: Session, vnode: str | None) -> None:
         output.write(output.table(HEADERS, rows, right=right, colour=COLOUR))
     elif not session.quiet:
         output.note("no slots: no daemon has run here")
+
+
+def load(shelf: Shelf, number: int) -> Slots:
+    """A vnode's slots; CliError when they cannot be read."""
+    from kexec_restart.slots import Slots
+
+    try:
+        return shelf.load(number) or Slots()
+    except ValueError as error:
+        raise CliError(
+            f"{shelf.directory}/{number}.json cannot be read ({error}); the daemon, when started"
+            " anew, begins it anew"
+        ) from None
 
 
 def cells(number: int, slots: Slots, name: str) -> tuple[str, ...]:

@@ -194,3 +194,27 @@ def test_a_running_slot_is_not_staged_over(lone):
     lone.client.call("stage", vnode=1, kernel=str(lone.new))
     with pytest.raises(CommandError, match="stage into b"):
         lone.client.call("stage", vnode=1, slot="a")
+
+
+def test_a_crash_loop_waits_as_configured_then_the_good_slot_then_quarantine(make_rig, rig_tools):
+    policy = "tries = 99\nbackoff_s = 1\nbackoff_max_s = 1\nattempts = 1\nhealthy_s = 3600"
+    text = rig_tools.vnode_text(1, "one", [1], policy)
+    rig = make_rig(text.replace("intensity = 1000", "intensity = 1")).start()
+    rig.wait(1)
+    rig.client.call("bless", vnode=1)
+    new = rig.config.parent / "vmlinuz-new"
+    new.write_bytes(rig_tools.tiny_bzimage() + bytes(512))
+    rig.client.call("stage", vnode=1, kernel=str(new))
+    rig.client.call("restart", vnode=1)
+    ran = []
+    for incarnation in range(2, 7):
+        rig.wait(1, "running", incarnation=incarnation)
+        ran.append(slots(rig)["running"])
+        rig.machine.vnodes[1].crash()
+    rig.wait(1, "quarantined")
+    assert ran == ["b", "b", "b", "a", "a"]
+    crashes = rig.finished(5)
+    waits = [one.stamps.get("started", 0) - one.stamps["captured"] for one in crashes]
+    assert [wait > 1_000_000_000 for wait in waits] == [False, True, False, True, False]
+    assert max(waits) < 1_500_000_000
+    assert crashes[-1].outcome == "quarantined" and "started" not in crashes[-1].stamps
