@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from crashdump.quota import Limits
 from watchdog import toml_lines
 from watchdog.errors import ConfigError, Mistake
 from watchdog.table_reader import Reader, read_table
@@ -138,11 +139,25 @@ class Watch(Base, frozen=True):
     hold: bool = True  # keep a crashed region as the dump when a spare is free
 
 
+class Dumps(Base, frozen=True):
+    """[dumps]: how much of the disk dumps may take; 0: no limit."""
+
+    count: int = 200
+    bytes: str = "0"
+    free: str = "256M"
+
+    @property
+    def limits(self) -> Limits:
+        """In numbers."""
+        return Limits(self.count, parse_size(self.bytes), parse_size(self.free))
+
+
 class Config(Base, frozen=True):
     """The whole file."""
 
     machine: MachineConfig = MachineConfig()
     watch: Watch = Watch()
+    dumps: Dumps = Dumps()
     vnode: tuple[VnodeConfig, ...] = ()
 
     def find(self, which: int | str) -> VnodeConfig | None:
@@ -197,6 +212,7 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
     config = read_table(reader, Config, table, (), None)
     _check_machine(reader, config.machine, path.parent)
     _check_watch(reader, config.watch)
+    _check_dumps(reader, config.dumps)
     for index, vnode in enumerate(config.vnode):
         _check_vnode(reader, vnode, ("vnode", index), config.machine)
         if files:
@@ -290,6 +306,15 @@ def _check_cpus(reader: Reader, path: toml_lines.Path, cpus: tuple[int, ...]) ->
 
 def _check_watch(reader: Reader, watch: Watch) -> None:
     _number(reader, ("watch", "period_ms"), watch.period_ms, 1, 1000)
+
+
+def _check_dumps(reader: Reader, dumps: Dumps) -> None:
+    _number(reader, ("dumps", "count"), dumps.count, 0, 1_000_000)
+    for key in ("bytes", "free"):
+        try:
+            parse_size(getattr(dumps, key))
+        except ValueError as error:
+            reader.mistake(("dumps", key), str(error), 'write "20G", or "0" for no limit')
 
 
 _LIMITS: tuple[tuple[str, int, int], ...] = (

@@ -85,6 +85,7 @@ async def _run(
         dumps = Dumps(machine, placement, dump_ledger)
         dumps.hold = config.watch.hold
         dumps.in_process = dumps_in_process
+        dumps.limits = config.dumps.limits
         await dumps.resume()
         service = Service(config, machine, root)
         service.staging = open_staging(service, state)
@@ -97,6 +98,7 @@ async def _run(
         await server.start()
         log.write("info", "daemon", pid=os.getpid(), epoch=epoch, vnodes=len(config.vnode))
         try:
+            service.spawn(dumps.keep_quota())
             await service.run(lambda: _ready(config, ready_fd))
         finally:
             await server.stop()
