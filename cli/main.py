@@ -41,6 +41,8 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("console", "cli.console", "Open a vnode's console."),
             Entry("incidents", "cli.incidents", "List the recorded failures."),
             Entry("show", "cli.show", "Show one incident in full."),
+            Entry("events", "cli.events", "Show what the daemon saw and did."),
+            Entry("history", "cli.history", "Show the states of a vnode over time."),
             Entry("doctor", "cli.doctor", "Check this machine and tell its limits."),
         ),
     ),
@@ -76,6 +78,8 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Machine",
         (
             Entry("box", "cli.box", "Run the box: an SMP machine in a QEMU process."),
+            Entry("config", "cli.config", "Check the config file."),
+            Entry("reload", "cli.reload", "Have the daemon read its config anew."),
             Entry("daemon", "cli.daemon", "Run the daemon in the foreground."),
             Entry("completion", "cli.completion", "Print the shell's completion script."),
         ),

@@ -71,8 +71,8 @@ class Verb(ExamplesFirst):
         if place is not Place.HERE:
             target = session.elsewhere(required=place is Place.MACHINE)
             if target is not None:
-                name = ctx.info_name or ""
-                return target.run([*session.flags(), name, *ctx.meta["cli.arguments"]])
+                path = ctx.command_path.split()[1:]
+                return target.run([*session.flags(), *path, *ctx.meta["cli.arguments"]])
         elif session.host is not None:
             raise click.UsageError(f"{ctx.info_name} works on this machine, not at --host", ctx)
         return super().invoke(ctx)

@@ -137,6 +137,7 @@ class Watch(Base, frozen=True):
     period_ms: int = 10
     realtime: bool = True
     hold: bool = True  # keep a crashed region as the dump when a spare is free
+    log: Literal["text", "json"] = "text"
 
 
 class Dumps(Base, frozen=True):
@@ -152,12 +153,20 @@ class Dumps(Base, frozen=True):
         return Limits(self.count, parse_size(self.bytes), parse_size(self.free))
 
 
+class Hooks(Base, frozen=True):
+    """[hooks]: programs that are run, each an argv."""
+
+    on_incident: tuple[tuple[str, ...], ...] = ()
+    timeout_s: int = 30
+
+
 class Config(Base, frozen=True):
     """The whole file."""
 
     machine: MachineConfig = MachineConfig()
     watch: Watch = Watch()
     dumps: Dumps = Dumps()
+    hooks: Hooks = Hooks()
     vnode: tuple[VnodeConfig, ...] = ()
 
     def find(self, which: int | str) -> VnodeConfig | None:
@@ -213,6 +222,7 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
     _check_machine(reader, config.machine, path.parent)
     _check_watch(reader, config.watch)
     _check_dumps(reader, config.dumps)
+    _check_hooks(reader, config.hooks)
     for index, vnode in enumerate(config.vnode):
         _check_vnode(reader, vnode, ("vnode", index), config.machine)
         if files:
@@ -315,6 +325,16 @@ def _check_dumps(reader: Reader, dumps: Dumps) -> None:
             parse_size(getattr(dumps, key))
         except ValueError as error:
             reader.mistake(("dumps", key), str(error), 'write "20G", or "0" for no limit')
+
+
+def _check_hooks(reader: Reader, hooks: Hooks) -> None:
+    _number(reader, ("hooks", "timeout_s"), hooks.timeout_s, 1, 3600)
+    for argv in hooks.on_incident:
+        if not argv or not argv[0].startswith("/"):
+            what = f'"{argv[0]}" is no absolute file name' if argv else "an empty command"
+            reader.mistake(("hooks", "on_incident"), what, 'write [["/usr/local/bin/page", "me"]]')
+        elif "\0" in "".join(argv):
+            reader.mistake(("hooks", "on_incident"), "a NUL in a command", "remove it")
 
 
 _LIMITS: tuple[tuple[str, int, int], ...] = (

@@ -21,6 +21,7 @@ from watchdog.config import Config
 from watchdog.control import ControlServer
 from watchdog.dumps import Dumps
 from watchdog.errors import AlreadyRunningError, WatchdogError
+from watchdog.eventlog import EventLog
 from watchdog.executor import Executor
 from watchdog.ledger import Ledger
 from watchdog.placement import Placement
@@ -54,8 +55,9 @@ def main(
     """
     os.umask(0o077)
     try:
-        config = configs.load(config_path or paths.config_file())
-        asyncio.run(_run(config, ready_fd, open_machine, dumps_in_process))
+        path = (config_path or paths.config_file()).absolute()
+        config = configs.load(path)
+        asyncio.run(_run(config, path, ready_fd, open_machine, dumps_in_process))
     except (WatchdogError, AdeosError, CrashdumpError) as error:
         log.stop()
         for line in str(error).splitlines():
@@ -67,16 +69,24 @@ def main(
 
 
 async def _run(
-    config: Config, ready_fd: int | None, open_machine: OpenMachine, dumps_in_process: bool
+    config: Config,
+    path: Path,
+    ready_fd: int | None,
+    open_machine: OpenMachine,
+    dumps_in_process: bool,
 ) -> None:
     machine = open_machine(config)
+    history: EventLog | None = None
     try:
         _claim(machine)
-        log.start()
+        log.start(as_json=config.watch.log == "json")
         tsc_khz = machine.info().tsc_khz
         root = RootBridge.open(machine, writable=True)
         placement = Placement(machine)
         state = paths.private_dir(paths.state_dir())
+        history = EventLog(state)
+        history.start()
+        log.sinks.add(history.put)
         ledger, dump_ledger = Ledger(state, tsc_khz), Ledger(state, tsc_khz)
         await ledger.start()
         await dump_ledger.start()
@@ -88,6 +98,8 @@ async def _run(
         dumps.limits = config.dumps.limits
         await dumps.resume()
         service = Service(config, machine, root)
+        service.config_path = path
+        ledger.finished = service.hooks.incident
         service.staging = open_staging(service, state)
         composer = Composer(machine, service.staging.stage, service.staging.save_now)
         service.executor = Executor(service, machine, placement, composer, ledger, dumps)
@@ -107,6 +119,9 @@ async def _run(
             await dump_ledger.stop()
             await ledger.stop()
     finally:
+        if history is not None:
+            log.sinks.discard(history.put)
+            history.stop()
         machine.close()
 
 

@@ -49,7 +49,7 @@ class Host(Protocol):
     def publish(self, unit: Unit) -> None:
         """Write the vnode's entry in the root bridge."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the watch."""
 
 
@@ -234,6 +234,8 @@ class Executor:
     async def load(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Bind (or move) the vnode and compose its memory."""
         assert isinstance(action, actions.Load)
+        if unit.coming is not None:
+            unit.config, unit.coming = unit.coming, None
         self.placement.place(unit)
         try:
             await asyncio.to_thread(self.composer.compose, unit, action.incarnation, action.slot)

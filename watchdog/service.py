@@ -16,13 +16,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from adeos.bridge import RootBridge
+from adeos.errors import AdeosError
 from adeos.machine import Machine
 from crashdump.incident import Witness
-from watchdog import adopting, events, grants, log, realtime, status, vitals
+from watchdog import adopting, events, grants, log, paths, realtime, reloading, status, vitals
 from watchdog.config import Config
 from watchdog.detector import OwnPace
-from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
+from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError, WatchdogError
 from watchdog.executor import Executor
+from watchdog.hooks import Hooks
 from watchdog.lease import leased
 from watchdog.staging import Staging
 from watchdog.states import LIVE, RECORDED, State
@@ -39,6 +41,8 @@ class Service:
 
     def __init__(self, config: Config, machine: Machine, root: RootBridge) -> None:
         self.config = config
+        self.config_path = paths.config_file()
+        self.hooks = Hooks(config.hooks)
         self.machine = machine
         self.root = root
         self.tsc_khz = machine.info().tsc_khz
@@ -53,6 +57,7 @@ class Service:
         self.done = asyncio.Event()
         self.listeners: set[Callable[[dict[str, Any]], None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._workers: dict[int, asyncio.Task[None]] = {}
         self._collected = 0.0
         self._wanted: list[Unit] = []
 
@@ -208,11 +213,32 @@ class Service:
 
     # Run
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine beside the watch; its end is not awaited."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def hire(self, unit: Unit) -> None:
+        """Begin to carry out what the supervisor wants of a vnode."""
+        self._workers[unit.id] = self.spawn(self.executor.run(unit))
+
+    def dismiss(self, unit: Unit) -> None:
+        """Forget a vnode that owns nothing."""
+        self._workers.pop(unit.id).cancel()
+        self.root.retract(unit.id)
+
+    def hang_up(self) -> None:
+        """SIGHUP: read the config anew; what is wrong with it is logged."""
+        self.spawn(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await reloading.reload(self)
+        except (WatchdogError, AdeosError) as error:
+            for line in str(error).splitlines():
+                log.write("error", "reload", what=line)
 
     def prepare_all(self) -> None:
         """Get what the next restart of each running vnode needs ready, in idle time."""
@@ -230,13 +256,16 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.done.set)
+        with contextlib.suppress(RuntimeError, ValueError):
+            loop.add_signal_handler(signal.SIGHUP, self.hang_up)
         for unit in self.units.values():
-            self.spawn(self.executor.run(unit))
+            self.hire(unit)
             if unit.watched is not None:
                 self.spawn(vitals.follow(self.machine, unit, unit.watched))
             if unit.vnode.running_since is not None:
                 self.watch_health(unit)
         self.spawn(self.staging.check())
+        self.spawn(self.hooks.run())
         self.prepare_all()
         loop.add_reader(self.machine.fileno(), self.on_portal)
         self.spawn(self._ticks())

@@ -95,6 +95,12 @@ class Staging:
                 slots = slotting.condemned(slots, name, str(error))
         return slots
 
+    def name(self, unit: Unit, spec: Spec) -> None:
+        """The config names this image now, its digests known: unless it is there, it is staged."""
+        stored = unit.vnode.slots if unit.vnode.slots.named else None
+        slots = slotting.named(stored, spec, unit.config.restart.tries, time.time())
+        self.put(unit, msgspec.structs.replace(slots, name=unit.config.name))
+
     def put(self, unit: Unit, slots: Slots) -> None:
         """The vnode's slots are these now."""
         if slots != unit.vnode.slots:

@@ -18,7 +18,7 @@ from adeos import abi
 from adeos.errors import AdeosError
 from kexec_restart import strategies
 from kexec_restart.strategies import Target
-from watchdog import events, grants, portal, slot_verbs
+from watchdog import events, grants, portal, reloading, slot_verbs
 from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError
 from watchdog.requests import UsageError, flag, number
@@ -292,6 +292,17 @@ async def follow(service: Service, request: Reply, send: Send) -> None:
         service.listeners.discard(listen)
 
 
+async def reload(service: Service, request: Reply, send: Send) -> Reply:
+    """Read the config file anew; what holds now, what holds later, and what does not."""
+    found = await reloading.reload(service)
+    return {
+        "ok": True,
+        "applied": found.applied,
+        "later": found.later,
+        "refused": found.refused,
+    }
+
+
 async def shutdown(service: Service, request: Reply, send: Send) -> Reply:
     """End the daemon; "vnodes": "stop" stops them first, "leave" lets them run on."""
     what = request.get("vnodes", "leave")
@@ -318,6 +329,7 @@ VERBS = {
     "grant": grant,
     "revoke": revoke,
     "events": follow,
+    "reload": reload,
     "shutdown": shutdown,
 }
 

@@ -155,6 +155,19 @@ def test_clear_takes_out_of_quarantine(vd, rig):
     assert vd("clear", "one")[:2] == (0, "vnode 1 (one): stopped\n")
 
 
+def test_reload_says_what_it_did_and_what_not(vd, rig):
+    assert vd("reload")[1] == "nothing has changed\n"
+    text = rig.config.read_text().replace("cpus = [1]", "cpus = [4]")
+    rig.config.write_text(text.replace("[watch]\n", "[dumps]\ncount = 9\n[watch]\n"))
+    code, out, err = vd("reload")
+    assert (code, out) == (0, "[dumps]\n")
+    assert err == "not done: vnode 1 (one): cpus: it runs; stop it, then reload\n"
+    assert json.loads(vd("reload", "--json")[1])["applied"] == []
+    rig.config.write_text("[[vnode]\n")
+    code, out, err = vd("reload")
+    assert (code, out) == (3, "") and str(rig.config) in err
+
+
 def test_refusals_are_the_daemons_words(vd):
     code, out, err = vd("start", "one")
     assert (code, out) == (6, "")
