@@ -43,6 +43,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("show", "cli.show", "Show one incident in full."),
             Entry("events", "cli.events", "Show what the daemon saw and did."),
             Entry("history", "cli.history", "Show the states of a vnode over time."),
+            Entry("metrics", "cli.metrics", "Print figures for Prometheus, or serve them."),
             Entry("doctor", "cli.doctor", "Check this machine and tell its limits."),
         ),
     ),
