@@ -383,6 +383,10 @@ class RootBridge:
         abi.ROOT_HEAD.put(self.view, 0, "beat_tsc", tsc)
         abi.ROOT_HEAD.put(self.view, 0, "beat", count)
 
+    def farewell(self) -> None:
+        """The daemon ends in order: nobody is to take over from it."""
+        abi.ROOT_HEAD.put(self.view, 0, "pid", 0)
+
     def publish(self, status: abi.Status) -> None:
         """Writes a vnode's entry (its `seq` is kept here)."""
         seq_write(abi.STATUS, self.view, _entry(status.id), status)

@@ -10,6 +10,7 @@ made ahead, so damage done after it goes unseen.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,9 @@ class Spec(NamedTuple):
     initrd_sha256: str = ""
 
 
+_Signature = tuple[tuple[int, int, int], ...]
+
+
 class Stage:
     """Images by what they are made of.  Safe to use from several threads.
 
@@ -38,6 +42,7 @@ class Stage:
         self.copies = copies
         self._images: dict[Spec, Image] = {}
         self._fresh: set[Spec] = set()
+        self._added: dict[Spec, tuple[_Signature, Spec]] = {}
         self._lock = threading.Lock()
 
     def get(self, spec: Spec) -> Image:
@@ -50,13 +55,23 @@ class Stage:
             return image
 
     def add(self, spec: Spec) -> Spec:
-        """Read files whose digests are not known; the same with digests."""
+        """Read files whose digests are not known; the same with digests.
+
+        Files that are as they were when they were read (inode, size, time) are not read again.
+        """
+        signature = _signature(spec)
+        before = self._added.get(spec)
+        if before is not None and before[0] == signature and before[1] in self._images:
+            with self._lock:
+                self._fresh.discard(before[1])  # read long ago
+            return before[1]
         image = self.get(spec)
         known = spec._replace(kernel_sha256=image.kernel_sha256, initrd_sha256=image.initrd_sha256)
         with self._lock:
             self._images[known] = self._images.pop(spec, image)
             self._fresh.discard(spec)
             self._fresh.add(known)
+            self._added[spec] = signature, known
         return known
 
     def refresh(self, spec: Spec) -> None:
@@ -94,6 +109,15 @@ class Stage:
         with self._lock:
             self._images = {spec: one for spec, one in self._images.items() if spec in wanted}
             self._fresh &= wanted
+
+
+def _signature(spec: Spec) -> _Signature:
+    """What changes when one of the files does; empty, and like no other, when one is missing."""
+    try:
+        stats = [Path(name).stat() for name in (spec.kernel, spec.initrd) if name]
+    except OSError:
+        return ((0, 0, time.monotonic_ns()),)
+    return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in stats)
 
 
 def _read(spec: Spec, known: dict[Spec, Image], copies: Path | None) -> Image:

@@ -298,5 +298,6 @@ class Service:
             raise TimedOutError(f"{unit.label} did not stop in {limit:g} s") from None
         for unit in self.units.values():
             self.check_stopped(unit)
+        self.root.farewell()  # before a standby could find vnodes that nobody has stopped
         for unit in self.units.values():
             self.root.retract(unit.id)

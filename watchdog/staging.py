@@ -9,9 +9,9 @@ run in threads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +22,7 @@ from kexec_restart import slots as slotting
 from kexec_restart.images import Spec, Stage
 from kexec_restart.slots import NAMES, Health, Slots
 from watchdog import background, log
-from watchdog.config import VnodeConfig
+from watchdog.config import Config, VnodeConfig
 from watchdog.shelf import Shelf
 from watchdog.unit import Unit
 
@@ -181,7 +181,8 @@ class Staging:
             log.write("error", "image-lost", vnode=unit.id, slot=name, what=error)
 
 
-def open_staging(service: Service, state: Path) -> Staging:
-    """The staging of a daemon whose files are in `state`."""
-    shelf = Shelf(state / "slots")
-    return Staging(service, Stage(shelf.images), shelf)
+def read_ahead(config: Config, stage: Stage) -> None:
+    """Read the images that a daemon will want when it leads; what is wrong is told then."""
+    for vnode in config.vnode:
+        with contextlib.suppress(ImageError):
+            stage.add(spec_of(vnode))

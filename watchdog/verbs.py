@@ -310,6 +310,7 @@ async def shutdown(service: Service, request: Reply, send: Send) -> Reply:
         raise UsageError('"vnodes" is "stop" or "leave"')
     if what == "stop":
         await service.stop_all()
+    service.root.farewell()
     asyncio.get_running_loop().call_later(0.05, service.done.set)  # let the reply go out
     return {"ok": True}
 
