@@ -124,7 +124,7 @@ class Staging:
             if self._saved.get(unit.id) == slots:
                 return
             try:
-                await background.run(lambda: self._write(unit.id, slots))
+                await asyncio.to_thread(self._write, unit.id, slots)
             except (OSError, CrashdumpError, AdeosError) as error:
                 log.write("error", "slots", vnode=unit.id, what=error)
             else:

@@ -173,6 +173,18 @@ def test_a_standby_ends_when_told(pair):
     assert pair.leads(leader)
 
 
+def test_sighup_reads_the_config_anew(pair):
+    leader = pair.start()
+    pair.until(lambda: pair.runs(1), "vnode 1")
+    pair.config.write_text("[dumps]\ncount = 3\n" + pair.config.read_text())
+    leader.send_signal(signal.SIGHUP)
+    pair.until(lambda: "reload what=[dumps]" in pair.log(), "it")
+    pair.config.write_text("[dumps]\ncount = -3\n")
+    leader.send_signal(signal.SIGHUP)
+    pair.until(lambda: "error: reload" in pair.log(), "a word about the mistake")
+    assert pair.leads(leader) and pair.runs(1)
+
+
 def test_of_two_standbys_one_leads(pair):
     leader, first = pair.both()
     second = pair.stand_by()
