@@ -349,7 +349,7 @@ class RootBridge:
     """The root bridge over `view` (VN_ROOT_SIZE bytes): the daemon's word, for observers."""
 
     def __init__(self, view: memoryview) -> None:
-        if len(view) < abi.VN_ROOT_TABLE + abi.VN_MAX_VNODES * abi.STATUS.size:
+        if len(view) < abi.VN_ROOT_SHADOW + abi.VN_MAX_VNODES * abi.STATUS.size:
             raise BridgeError(f"root bridge of {len(view):#x} bytes is too small")
         self.view = view
 
@@ -388,14 +388,20 @@ class RootBridge:
         """Takes the root bridge over: empty table, `head`, magic last.  The new epoch.
 
         `keep`: the table of an earlier daemon stays as it is at every moment, for whoever is
-        killed here must leave it to the next.
+        killed here must leave it to the next.  An entry that it was killed over is made whole.
         """
         old = abi.ROOT_HEAD.unpack(self.view, 0)
         known = old.magic == abi.VN_ROOT_MAGIC
         epoch = old.epoch + 1 & _MASK32 if known else 1
-        end = abi.VN_ROOT_TABLE + abi.VN_MAX_VNODES * abi.STATUS.size
-        if not (keep and known):
-            self.view[:end] = bytes(end)
+        if keep and known:
+            self._mend()
+        else:
+            table = abi.VN_MAX_VNODES * abi.STATUS.size
+            for start, end in (
+                (0, abi.VN_ROOT_TABLE + table),
+                (abi.VN_ROOT_SHADOW, abi.VN_ROOT_SHADOW + table),
+            ):
+                self.view[start:end] = bytes(end - start)
         magic = abi.VN_ROOT_MAGIC if keep and known else 0
         head = head._replace(magic=magic, abi=abi.VN_ABI_VERSION, epoch=epoch)
         self.view[: abi.ROOT_HEAD.size] = abi.ROOT_HEAD.pack(head)
@@ -408,17 +414,45 @@ class RootBridge:
         abi.ROOT_HEAD.put(self.view, 0, "beat_tsc", tsc)
         abi.ROOT_HEAD.put(self.view, 0, "beat", count)
 
+    def farewell(self) -> None:
+        """The daemon ends in order: nobody is to take over from it."""
+        abi.ROOT_HEAD.put(self.view, 0, "pid", 0)
+
     def publish(self, status: abi.Status) -> None:
         """Writes a vnode's entry (its `seq` is kept here)."""
-        seq_write(abi.STATUS, self.view, _entry(status.id), status)
+        self._write(status.id, status)
 
     def retract(self, vnode: int) -> None:
         """Empties a vnode's entry."""
-        blank = abi.STATUS.unpack(bytes(abi.STATUS.size))
-        seq_write(abi.STATUS, self.view, _entry(vnode), blank)
+        self._write(vnode, abi.STATUS.unpack(bytes(abi.STATUS.size)))
+
+    def _write(self, vnode: int, status: abi.Status) -> None:
+        """Both copies, one after the other: a kill at any moment leaves one of them whole."""
+        seq_write(abi.STATUS, self.view, _shadow(vnode), status)
+        seq_write(abi.STATUS, self.view, _entry(vnode), status)
+
+    def _mend(self) -> None:
+        """Finishes or undoes the write that an earlier daemon was killed over."""
+        for vnode in range(1, abi.VN_MAX_VNODES):
+            copies = (_entry(vnode), _shadow(vnode))
+            odd = [bool(abi.STATUS.get(self.view, at, "seq") & 1) for at in copies]
+            if odd == [True, False]:
+                whole, torn = copies[1], copies[0]
+            elif odd == [False, True]:
+                whole, torn = copies
+            else:
+                continue
+            status = abi.STATUS.unpack(self.view, whole)
+            if status.id in (0, vnode):
+                seq_write(abi.STATUS, self.view, torn, status)
 
 
 def _entry(vnode: int) -> int:
     if not 0 < vnode < abi.VN_MAX_VNODES:
         raise BridgeError(f"vnode {vnode} asked for, ids are 1..{abi.VN_MAX_VNODES - 1}")
     return abi.VN_ROOT_TABLE + vnode * abi.STATUS.size
+
+
+def _shadow(vnode: int) -> int:
+    """Offset of the other copy of a vnode's entry, which nobody but a next daemon reads."""
+    return _entry(vnode) - abi.VN_ROOT_TABLE + abi.VN_ROOT_SHADOW

@@ -28,6 +28,8 @@ def command(session: Session, here: bool) -> int:
     opener = session.machine_factory or open_machine
     facts = machine_check.gather(open_machine=opener, box_accel=box_accel())
     role, checks = machine_check.role(facts), machine_check.check(facts)
+    if role is machine_check.Role.ROOT:
+        checks.append(dumps(session))
     if session.json:
         output.write_json(
             {
@@ -45,6 +47,26 @@ def command(session: Session, here: bool) -> int:
         output.write("\nLimits of containment")
         output.write("\n".join(f"- {limit}" for limit in machine_check.LIMITS))
     return ExitCode.DONE if machine_check.complete(checks) else ExitCode.MACHINE
+
+
+def dumps(session: Session) -> machine_check.Check:
+    """What the dumps take of the disk, and what they may."""
+    from crashdump import quota
+    from crashdump.errors import CrashdumpError
+    from watchdog import config as configs
+    from watchdog import paths
+    from watchdog.errors import ConfigError
+
+    try:
+        used = quota.usage(session.store())
+    except (OSError, CrashdumpError) as error:
+        what = "none yet" if isinstance(error, FileNotFoundError) else str(error)
+        return machine_check.Check("dumps", machine_check.Verdict.NOTE, what)
+    try:
+        limits = configs.load(paths.config_file(), files=False).dumps.limits
+    except ConfigError:
+        limits = configs.Dumps().limits
+    return machine_check.dumps(used, limits)
 
 
 def box_accel() -> str:

@@ -16,9 +16,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cli.output import size
+
 if TYPE_CHECKING:
     from adeos.abi import RootInfo
     from adeos.machine import Machine
+    from crashdump.quota import Limits, Usage
 
 LIMITS = (
     "Vnodes run in ring 0 without a hypervisor: accidents are contained, malice is not.",
@@ -290,6 +293,19 @@ def _kvm(facts: Facts) -> Check:
         return Check("KVM", Verdict.NOTE, "not proven: /dev/kvm opens, the box runs emulated")
     text = "not proven: /dev/kvm opens, which is no sign that a guest boots; 'box up' tries it"
     return Check("KVM", Verdict.NOTE, text)
+
+
+def dumps(used: Usage, limits: Limits) -> Check:
+    """What the dumps take; close to the least that is to be left free, old ones will go."""
+    parts = [
+        f"{used.dumps} dump(s)" + (f" of {limits.dumps}" if limits.dumps else ""),
+        size(used.bytes) + (f" of {size(limits.bytes)}" if limits.bytes else ""),
+        f"{size(used.free)} free" + (f", {size(limits.free)} kept" if limits.free else ""),
+    ]
+    if limits.free and used.free < 2 * limits.free:
+        hint = "enlarge the disk, or lower [dumps] free: old dumps are removed"
+        return Check("dumps", Verdict.NOTE, ", ".join(parts), hint)
+    return Check("dumps", Verdict.OK, ", ".join(parts))
 
 
 def complete(checks: list[Check]) -> bool:

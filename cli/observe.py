@@ -166,7 +166,7 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
         id=0,
         name="root",
         state=state.value,
-        reason=f"daemon {head.pid}{words[state]}",
+        reason=f"daemon {head.pid}{words[state]}" if head.pid else "the daemon was ended",
         state_age_s=now.seconds(head.start_tsc if state is Daemon.WATCHING else head.beat_tsc),
         incarnation=head.epoch,
         uptime_s=now.seconds(head.start_tsc),

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """restart: parks vnodes and starts them anew; no incident, not charged to the budget."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
 from adeos import abi
+from cli import observe, output
 from cli.control import UP, Order, carry_out, place
 from cli.session import Session
 from cli.verb import (
@@ -27,7 +34,8 @@ ORDER = Order("restart", goal=UP, fresh=True, plan=plan)
     "restart",
     examples=[
         "vnode-debug restart 2 --wait",
-        "vnode-debug restart web --dry-run",
+        "vnode-debug restart web --dry-run                  and what a crash of it would lead to",
+        "vnode-debug restart web --dry-run --strategy kmb",
     ],
 )
 @vnodes_argument
@@ -35,6 +43,9 @@ ORDER = Order("restart", goal=UP, fresh=True, plan=plan)
 @timeout_option
 @dry_run_option
 @force_option
+@click.option(
+    "--strategy", metavar="NAME", help="With --dry-run: the steps of this one (kmb, spare, manual)."
+)
 def command(
     session: Session,
     vnodes: tuple[str, ...],
@@ -42,6 +53,47 @@ def command(
     timeout: float,
     dry_run: bool,
     force: bool,
+    strategy: str | None,
 ) -> None:
     """Restart vnodes."""
-    carry_out(session, ORDER, vnodes, wait=wait, timeout=timeout, dry_run=dry_run, force=force)
+    if strategy is not None and not dry_run:
+        raise click.UsageError("--strategy is for --dry-run: [vnode.restart] chooses")
+    if dry_run:
+        explain(session, vnodes, strategy)
+        return
+    carry_out(session, ORDER, vnodes, wait=wait, timeout=timeout, dry_run=False, force=force)
+
+
+def explain(session: Session, vnodes: tuple[str, ...], strategy: str | None) -> None:
+    """Print what restart does, and the steps that the daemon takes after a crash."""
+    found = [observe.find(session.machine(), vnode) for vnode in dict.fromkeys(vnodes)]
+    items = [
+        {"vnode": one.id, "name": one.name, "plan": plan(one), **steps(session, one, strategy)}
+        for one in found
+    ]
+    if session.json:
+        output.write_json(items)
+        return
+    for item in items:
+        output.write(output.one_line(f"vnode {item['vnode']} ({item['name']}): {item['plan']}"))
+        if "strategy" in item:
+            rows = [(f"  {one['step']}", one["does"]) for one in item["steps"]]
+            width = max(len(row[0]) for row in rows)
+            output.write(f"After a crash, strategy {item['strategy']}:")
+            output.write("\n".join(output.clean(f"{a:<{width}}  {b}") for a, b in rows))
+
+
+def steps(session: Session, status: abi.Status, strategy: str | None) -> dict[str, Any]:
+    """The daemon's steps; nothing where it cannot tell (dead, or the vnode has no memory)."""
+    from watchdog.errors import NoDaemonError
+
+    wish: dict[str, Any] = {} if strategy is None else {"strategy": strategy}
+    if not status.region_size and strategy is None:
+        return {}
+    try:
+        reply = session.client().call("restart", vnode=status.id, dry_run=True, **wish)
+    except NoDaemonError:
+        if strategy is not None:
+            raise
+        return {}
+    return {"strategy": reply["strategy"], "steps": reply["steps"]}

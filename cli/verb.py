@@ -71,8 +71,8 @@ class Verb(ExamplesFirst):
         if place is not Place.HERE:
             target = session.elsewhere(required=place is Place.MACHINE)
             if target is not None:
-                name = ctx.info_name or ""
-                return target.run([*session.flags(), name, *ctx.meta["cli.arguments"]])
+                path = ctx.command_path.split()[1:]
+                return target.run([*session.flags(), *path, *ctx.meta["cli.arguments"]])
         elif session.host is not None:
             raise click.UsageError(f"{ctx.info_name} works on this machine, not at --host", ctx)
         return super().invoke(ctx)
@@ -216,6 +216,9 @@ timeout_option = click.option(
 )
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print what would be done, and do nothing."
+)
+slot_option = click.option(
+    "--slot", type=click.Choice(["a", "b"]), help="This one instead of the usual."
 )
 force_option = click.option(
     "--force", is_flag=True, help="Out of quarantine too, with a fresh budget."

@@ -47,6 +47,8 @@ class DumpState(StrEnum):
     """See ``reason``."""
     LOST = "lost"
     """The memory was used again before it was written."""
+    REMOVED = "removed"
+    """Was complete, and went to keep the disk quota."""
 
 
 PENDING = frozenset({DumpState.HELD, DumpState.COPYING, DumpState.COPIED, DumpState.WRITING})

@@ -49,9 +49,10 @@ class FinishIncident:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Bind if needed and compose the memory of a new incarnation."""
+    """Bind if needed and compose the memory of a new incarnation from the image in `slot`."""
 
     incarnation: int
+    slot: str = "a"
 
 
 @dataclass(frozen=True, slots=True)

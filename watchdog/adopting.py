@@ -44,7 +44,8 @@ async def adopt_all(service: Service) -> list[Unit]:
 
 
 def _take_over(service: Service, unit: Unit, found: Evidence) -> None:
-    unit.vnode, wanted = adopt(found, unit.config.restart, time.monotonic_ns())
+    policy, slots = unit.config.restart, unit.vnode.slots
+    unit.vnode, wanted = adopt(found, policy, time.monotonic_ns(), slots)
     unit.since_tsc = service.machine.tsc()
     if unit.vnode.state not in LIVE:
         unit.watched = None

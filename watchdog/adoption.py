@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kexec_restart.slots import Slots
 from watchdog.actions import Actions, FinishIncident, Release
 from watchdog.config import Restart
 from watchdog.events import Event, Faulted, RestartRequested, StopRequested
@@ -44,8 +45,10 @@ class Evidence:
     recorded: bool = False
 
 
-def adopt(found: Evidence, policy: Restart, now: int) -> tuple[Vnode, Actions]:
-    """The vnode's state and what to do about it at once."""
+def adopt(
+    found: Evidence, policy: Restart, now: int, slots: Slots | None = None
+) -> tuple[Vnode, Actions]:
+    """The vnode's state and what to do about it at once; `slots`: its images, as stored."""
     incarnation = max(found.incarnation, found.bridge_incarnation)
     vnode = Vnode(
         policy=policy,
@@ -55,6 +58,7 @@ def adopt(found: Evidence, policy: Restart, now: int) -> tuple[Vnode, Actions]:
         incident=found.open_incident,
         restarts=found.restarts,
         incidents=found.incidents,
+        slots=slots or Slots(),
     )
     if not found.bound:
         return _adopt_unbound(vnode, found)

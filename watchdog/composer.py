@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from adeos import abi
 from adeos.abi import Range
+from adeos.errors import ImageError
 from adeos.loader import Image, Placement, Plan, load, plan, preload
 from adeos.machine import Machine
+from kexec_restart import slots as slotting
 from kexec_restart.images import Spec, Stage
-from watchdog.config import VnodeConfig
+from kexec_restart.slots import Slots
+from watchdog.staging import spec_of
 from watchdog.unit import Unit
 
 
-def spec_of(config: VnodeConfig) -> Spec:
-    """What a vnode boots."""
-    return Spec(config.kernel, config.initrd, config.cmdline)
+def spec_in(unit: Unit, slot: str) -> Spec:
+    """What a vnode boots from a slot; the config's image where nobody has staged one."""
+    return unit.vnode.slots.get(slot).spec if unit.vnode.slots.named else spec_of(unit.config)
 
 
 class _Start(NamedTuple):
@@ -38,9 +42,16 @@ class _Start(NamedTuple):
 class Composer:
     """Writes regions; the caller sees to it that the CPUs are parked."""
 
-    def __init__(self, machine: Machine, stage: Stage) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        stage: Stage,
+        save: Callable[[int, Slots], None] = lambda vnode, slots: None,
+    ) -> None:
         self.machine = machine
         self.stage = stage
+        self.save = save
+        """Puts slots on the disk: a try must be counted before the start that it is for."""
         self.composed = 0
         """Counts the vnodes composed: a free region may have been given away since."""
         self._ready: dict[Range, tuple[str, str]] = {}
@@ -57,8 +68,12 @@ class Composer:
         `composed`: the count when `spare` was found to be free.  Mapping 256 MiB takes
         0.1 s under emulation, loading 40 ms.  ImageError.
         """
-        spec = spec_of(unit.config)
-        self.stage.refresh(spec)
+        spec = spec_in(unit, slotting.choose(unit.vnode.slots))
+        try:
+            self.stage.refresh(spec)
+        except ImageError:
+            self.stage.get(spec)  # from the disk, if that still has it
+            raise
         if spare is None:
             return
         self.machine.view(spare.base, spare.size, writable=True)
@@ -71,13 +86,13 @@ class Composer:
                 if not preload(self.machine, image, spare, self._hurry.is_set):
                     return
                 self._ready[spare] = _digests(image)
-            self._plan(unit, image, spare)
+            self._plan(unit, spec, image, spare)
 
-    def _plan(self, unit: Unit, image: Image, spare: Range) -> None:
+    def _plan(self, unit: Unit, spec: Spec, image: Image, spare: Range) -> None:
         slot = unit.slot
         if slot is not None:
             placement = Placement(unit.id, "", spare, slot, unit.apicids, 0, 0, 0)
-            start = _Start(spec_of(unit.config), spare, slot, unit.apicids)
+            start = _Start(spec, spare, slot, unit.apicids)
             self._plans[start] = plan(image, placement, self.machine.info())
 
     def _take(self, start: _Start, image: Image) -> tuple[bool, Plan | None]:
@@ -95,13 +110,19 @@ class Composer:
         self._ready = {one: what for one, what in self._ready.items() if not one.overlaps(region)}
         self._plans = {one: what for one, what in self._plans.items() if one.region in self._ready}
 
-    def compose(self, unit: Unit, incarnation: int) -> None:
-        """Write the image, its tables and an empty bridge into the region."""
-        image = self.stage.take(spec_of(unit.config))
+    def compose(self, unit: Unit, incarnation: int, image_slot: str = "a") -> None:
+        """Write the slot's image, its tables and an empty bridge into the region.
+
+        ImageError when the image is not the one that was staged.
+        """
+        if slotting.on_trial(unit.vnode.slots):
+            self.save(unit.id, unit.vnode.slots)
+        spec = spec_in(unit, image_slot)
+        image = self.stage.take(spec)
         binding, region, slot = unit.binding, unit.region, unit.slot
         assert binding is not None and region is not None and slot is not None
         config = unit.config
-        start = _Start(spec_of(config), region, slot, unit.apicids)
+        start = _Start(spec, region, slot, unit.apicids)
         loaded, ahead = self._take(start, image)
         layers = (config.watch.irq, config.watch.sched, config.watch.user)
         unit.start_at = load(

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from crashdump.quota import Limits
 from watchdog import toml_lines
 from watchdog.errors import ConfigError, Mistake
 from watchdog.table_reader import Reader, read_table
@@ -73,8 +74,10 @@ class Restart(Base, frozen=True):
 
     Up to `intensity` restarts in `period_s` seconds go at once (after
     `delay_ms`); further ones wait `backoff_s`, doubling up to `backoff_max_s`;
-    after `attempts` such waits the vnode is quarantined.  `healthy_s` seconds
-    of running clear the account.  The time a capture takes is not counted.
+    after `attempts` such waits the other slot is started, or the vnode is
+    quarantined.  `healthy_s` seconds of running clear the account and make the
+    image good; a new one has `tries` starts.  The time a capture takes is not
+    counted.
     """
 
     on_crash: OnCrash = "coredump-restart"
@@ -87,6 +90,7 @@ class Restart(Base, frozen=True):
     backoff_max_s: int = 300
     attempts: int = 5
     healthy_s: int = 600
+    tries: int = 3
 
 
 class GrantConfig(Base, frozen=True):
@@ -139,6 +143,27 @@ class Watch(Base, frozen=True):
     period_ms: int = 10
     realtime: bool = True
     hold: bool = True  # keep a crashed region as the dump when a spare is free
+    log: Literal["text", "json"] = "text"
+
+
+class Dumps(Base, frozen=True):
+    """[dumps]: how much of the disk dumps may take; 0: no limit."""
+
+    count: int = 200
+    bytes: str = "0"
+    free: str = "256M"
+
+    @property
+    def limits(self) -> Limits:
+        """In numbers."""
+        return Limits(self.count, parse_size(self.bytes), parse_size(self.free))
+
+
+class Hooks(Base, frozen=True):
+    """[hooks]: programs that are run, each an argv."""
+
+    on_incident: tuple[tuple[str, ...], ...] = ()
+    timeout_s: int = 30
 
 
 class Config(Base, frozen=True):
@@ -146,6 +171,8 @@ class Config(Base, frozen=True):
 
     machine: MachineConfig = MachineConfig()
     watch: Watch = Watch()
+    dumps: Dumps = Dumps()
+    hooks: Hooks = Hooks()
     vnode: tuple[VnodeConfig, ...] = ()
 
     def find(self, which: int | str) -> VnodeConfig | None:
@@ -200,6 +227,8 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
     config = read_table(reader, Config, table, (), None)
     _check_machine(reader, config.machine, path.parent)
     _check_watch(reader, config.watch)
+    _check_dumps(reader, config.dumps)
+    _check_hooks(reader, config.hooks)
     for index, vnode in enumerate(config.vnode):
         _check_vnode(reader, vnode, ("vnode", index), config.machine)
         if files:
@@ -295,6 +324,25 @@ def _check_watch(reader: Reader, watch: Watch) -> None:
     _number(reader, ("watch", "period_ms"), watch.period_ms, 1, 1000)
 
 
+def _check_dumps(reader: Reader, dumps: Dumps) -> None:
+    _number(reader, ("dumps", "count"), dumps.count, 0, 1_000_000)
+    for key in ("bytes", "free"):
+        try:
+            parse_size(getattr(dumps, key))
+        except ValueError as error:
+            reader.mistake(("dumps", key), str(error), 'write "20G", or "0" for no limit')
+
+
+def _check_hooks(reader: Reader, hooks: Hooks) -> None:
+    _number(reader, ("hooks", "timeout_s"), hooks.timeout_s, 1, 3600)
+    for argv in hooks.on_incident:
+        if not argv or not argv[0].startswith("/"):
+            what = f'"{argv[0]}" is no absolute file name' if argv else "an empty command"
+            reader.mistake(("hooks", "on_incident"), what, 'write [["/usr/local/bin/page", "me"]]')
+        elif "\0" in "".join(argv):
+            reader.mistake(("hooks", "on_incident"), "a NUL in a command", "remove it")
+
+
 _LIMITS: tuple[tuple[str, int, int], ...] = (
     ("delay_ms", 0, 3_600_000),
     ("intensity", 0, 1000),
@@ -303,6 +351,7 @@ _LIMITS: tuple[tuple[str, int, int], ...] = (
     ("backoff_max_s", 0, 86_400),
     ("attempts", 0, 1000),
     ("healthy_s", 1, 86_400),
+    ("tries", 1, 1000),
 )
 
 

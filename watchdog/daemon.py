@@ -4,28 +4,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
-import socket
+import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from adeos.bridge import RootBridge
-from adeos.errors import AdeosError, ImageError, OwnerError
+from adeos.errors import AdeosError, OwnerError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from kexec_restart.images import Stage
 from watchdog import config as configs
-from watchdog import log, module, paths, realtime, status
-from watchdog.composer import Composer, spec_of
+from watchdog import log, module, notify, paths, realtime, standby, status
+from watchdog.composer import Composer
 from watchdog.config import Config
 from watchdog.control import ControlServer
 from watchdog.dumps import Dumps
 from watchdog.errors import AlreadyRunningError, WatchdogError
+from watchdog.eventlog import EventLog
 from watchdog.executor import Executor
 from watchdog.ledger import Ledger
 from watchdog.placement import Placement
 from watchdog.service import Service
+from watchdog.shelf import Shelf
+from watchdog.staging import Staging, read_ahead
+from watchdog.standby import Led
 from watchdog.verbs import table
 
 OpenMachine = Callable[[Config], Machine]
@@ -39,23 +47,41 @@ def open_kmb(config: Config) -> Machine:
     return KmbMachine(writable=True)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a daemon is run.
+
+    `ready_fd`: a descriptor that gets "ready\\n" when vnodes are adopted and the
+    control socket listens; systemd's NOTIFY_SOCKET is served too.  `standby`:
+    wait until the daemon that leads dies.  `dumps_in_process`: for machines
+    that no other process can open (tests).
+    """
+
+    config_path: Path
+    ready_fd: int | None = None
+    standby: bool = False
+    dumps_in_process: bool = False
+
+
 def main(
     config_path: Path | None = None,
     *,
     ready_fd: int | None = None,
     open_machine: OpenMachine = open_kmb,
     dumps_in_process: bool = False,
+    standby: bool = False,
 ) -> int:
     """Run the daemon until it is told to end; the exit code.
 
-    `ready_fd`: a descriptor that gets "ready\\n" when vnodes are adopted and the
-    control socket listens; systemd's NOTIFY_SOCKET is served too.  Errors are
-    one line each on stderr.
+    Errors are one line each on stderr.
     """
     os.umask(0o077)
+    path = (config_path or paths.config_file()).absolute()
+    options = Options(path, ready_fd, standby, dumps_in_process)
     try:
-        config = configs.load(config_path or paths.config_file())
-        asyncio.run(_run(config, ready_fd, open_machine, dumps_in_process))
+        asyncio.run(_run(configs.load(path), options, open_machine))
+    except asyncio.CancelledError:
+        pass  # a standby was told to end
     except (WatchdogError, AdeosError, CrashdumpError) as error:
         log.stop()
         for line in str(error).splitlines():
@@ -66,46 +92,118 @@ def main(
     return 0
 
 
-async def _run(
-    config: Config, ready_fd: int | None, open_machine: OpenMachine, dumps_in_process: bool
-) -> None:
+async def _run(config: Config, options: Options, open_machine: OpenMachine) -> None:
     machine = open_machine(config)
     try:
-        _claim(machine)
-        log.start()
-        tsc_khz = machine.info().tsc_khz
-        root = RootBridge.open(machine, writable=True)
-        placement = Placement(machine)
         state = paths.private_dir(paths.state_dir())
-        ledger, dump_ledger = Ledger(state, tsc_khz), Ledger(state, tsc_khz)
-        await ledger.start()
-        await dump_ledger.start()
-        period_us = config.watch.period_ms * 1000
-        epoch = status.take_over(root, machine.tsc(), tsc_khz, period_us)
-        dumps = Dumps(machine, placement, dump_ledger)
-        dumps.hold = config.watch.hold
-        dumps.in_process = dumps_in_process
-        await dumps.resume()
-        stage = Stage()
-        service = Service(config, machine, root, lambda: open_machine(config))
-        service.executor = Executor(
-            service, machine, placement, Composer(machine, stage), ledger, dumps
-        )
-        dumps.freed = service.prepare_all
-        await _stage_all(config, stage, machine)
-        await service.adopt()
-        server = ControlServer(paths.control_socket(), table(service))
-        await server.start()
-        log.write("info", "daemon", pid=os.getpid(), epoch=epoch, vnodes=len(config.vnode))
+        shelf = Shelf(state / "slots")
+        stage = Stage(shelf.images)
+        if options.standby:
+            log.start(as_json=config.watch.log == "json")
+            led = await _stand_by(machine, config, stage)
+            config = _newest(config, options.config_path)
+        else:
+            _claim(machine)
+            led = None
+            log.start(as_json=config.watch.log == "json")
+        history = EventLog(state)
+        history.start()
+        log.sinks.add(history.put)
         try:
-            await service.run(lambda: _ready(config, ready_fd))
+            if led is not None and led.pid:
+                silent = (machine.tsc() - led.beat_tsc) / machine.info().tsc_khz
+                log.write("warning", "take-over", dead=led.pid, silent_ms=silent)
+            await _lead(
+                machine, config, options, Parts(state, shelf, stage, lambda: open_machine(config))
+            )
         finally:
-            await server.stop()
-            await dumps.stop()
-            await dump_ledger.stop()
-            await ledger.stop()
+            log.sinks.discard(history.put)
+            history.stop()
     finally:
         machine.close()
+
+
+async def _stand_by(machine: Machine, config: Config, stage: Stage) -> Led:
+    """Wait for the leader's death with the images read; SIGTERM ends it."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(RuntimeError, ValueError):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the config is read when it leads
+    looks = itertools.count()
+    alive = loop.create_task(notify.keep_alive(lambda: next(looks)))
+    try:
+        await asyncio.to_thread(read_ahead, config, stage)
+        return await standby.wait(machine)
+    finally:
+        alive.cancel()
+
+
+def _newest(config: Config, path: Path) -> Config:
+    """The config as it is now; as it was when it is wrong now."""
+    try:
+        return configs.load(path)
+    except WatchdogError as error:
+        log.write("error", "config", what=str(error).splitlines()[0], using="the earlier one")
+        return config
+
+
+class Parts(NamedTuple):
+    """What is there before a daemon leads."""
+
+    state: Path
+    shelf: Shelf
+    stage: Stage
+    open_writable: Callable[[], Machine]
+
+
+async def _lead(machine: Machine, config: Config, options: Options, parts: Parts) -> None:
+    tsc_khz = machine.info().tsc_khz
+    ledger, dump_ledger = Ledger(parts.state, tsc_khz), Ledger(parts.state, tsc_khz)
+    await ledger.start()
+    await dump_ledger.start()
+    root = RootBridge.open(machine, writable=True)
+    period_us = config.watch.period_ms * 1000
+    epoch = status.take_over(root, machine.tsc(), tsc_khz, period_us)
+    service = Service(config, machine, root, parts.open_writable)
+    service.config_path = options.config_path
+    ledger.finished = service.hooks.incident
+    dumps = await _assemble(service, parts, ledger, dump_ledger, options.dumps_in_process)
+    await service.staging.restore_all()
+    await service.adopt()
+    server = ControlServer(paths.control_socket(), table(service))
+    await server.start()
+    log.write("info", "daemon", pid=os.getpid(), epoch=epoch, vnodes=len(config.vnode))
+    try:
+        service.spawn(dumps.keep_quota())
+        service.spawn(notify.keep_alive(lambda: service.pace.ticks))
+        await service.run(lambda: _ready(config, options.ready_fd))
+    finally:
+        await server.stop()
+        await service.staging.flush()
+        await dumps.stop()
+        await dump_ledger.stop()
+        await ledger.stop()
+
+
+async def _assemble(
+    service: Service, parts: Parts, ledger: Ledger, dump_ledger: Ledger, in_process: bool
+) -> Dumps:
+    """Put the service's parts together; what an earlier daemon's dumps hold is taken up."""
+    machine, config = service.machine, service.config
+    placement = Placement(machine)
+    dumps = Dumps(machine, placement, dump_ledger)
+    dumps.hold = config.watch.hold
+    dumps.in_process = in_process
+    dumps.limits = config.dumps.limits
+    dumps.freed = service.prepare_all
+    await dumps.resume()
+    service.staging = Staging(service, parts.stage, parts.shelf)
+    composer = Composer(machine, parts.stage, service.staging.save_now)
+    service.executor = Executor(service, machine, placement, composer, ledger, dumps)
+    return dumps
 
 
 def _claim(machine: Machine) -> None:
@@ -117,21 +215,6 @@ def _claim(machine: Machine) -> None:
         ) from None
 
 
-async def _stage_all(config: Config, stage: Stage, machine: Machine) -> None:
-    """Read every image now: a restart must not wait for the disk, nor find a file gone.
-
-    ImageError names the first that is wrong, before anything is started.  A
-    vnode that runs already is watched all the same: its restart will fail.
-    """
-    for vnode in config.vnode:
-        try:
-            await asyncio.to_thread(stage.get, spec_of(vnode))
-        except ImageError as error:
-            if machine.query(vnode.id) is None:
-                raise
-            log.write("error", "image", vnode=vnode.id, what=error)
-
-
 def _ready(config: Config, ready_fd: int | None) -> None:
     missing = realtime.enter(realtime=config.watch.realtime)
     if missing:
@@ -139,16 +222,4 @@ def _ready(config: Config, ready_fd: int | None) -> None:
     if ready_fd is not None:
         os.write(ready_fd, b"ready\n")
         os.close(ready_fd)
-    notify("READY=1")
-
-
-def notify(message: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing happens without NOTIFY_SOCKET."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        try:
-            channel.sendto(message.encode(), address.replace("@", "\0", 1))
-        except OSError as error:
-            log.write("warning", "notify", what=error)
+    notify.notify("READY=1\nSTATUS=watching")

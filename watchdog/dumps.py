@@ -16,11 +16,13 @@ from collections.abc import Callable
 from adeos.abi import Range
 from adeos.errors import AdeosError, BridgeError
 from adeos.machine import Machine
-from crashdump import capture
+from crashdump import capture, quota
+from crashdump.errors import CrashdumpError
 from crashdump.incident import PENDING, DumpState, Evidence, Incident
 from crashdump.notes import CpuState, cpu_state
+from crashdump.quota import Limits
 from crashdump.store import IncidentStore
-from kexec_restart.strategy import choose
+from kexec_restart.strategies import choose
 from watchdog import background, log
 from watchdog.ledger import Entry, Ledger
 from watchdog.placement import Placement
@@ -45,6 +47,8 @@ class Dumps:
         self.work: set[asyncio.Task[None]] = set()
         self.freed: Callable[[], None] = lambda: None
         """Called when a region that was held is free again."""
+        self.limits = Limits()
+        """Of the disk: what is over it goes, see crashdump/quota.py."""
         self.due: dict[int, list[int]] = {}
         """Vnode -> incidents captured and not yet being written."""
 
@@ -137,6 +141,7 @@ class Dumps:
         except (OSError, AdeosError) as error:
             log.write("error", "dump", id=incident, vnode=vnode, what=error)
             return
+        await self.keep_quota()
         level = "info" if found.dump.state is DumpState.DONE else "warning"
         note = {"what": found.dump.reason} if found.dump.reason else {}
         log.write(level, "dump", id=incident, vnode=vnode, state=found.dump.state.value, **note)
@@ -145,6 +150,17 @@ class Dumps:
             await background.run(lambda: self._clear(region))
             self.placement.unhold(incident)
             self.freed()
+
+    async def keep_quota(self) -> None:
+        """Remove the dumps that are over the limits; a failure is logged."""
+        limits = self.limits
+        try:
+            gone = await self.ledger.call(lambda store: quota.apply(store, limits))
+        except (OSError, CrashdumpError) as error:
+            log.write("error", "quota", what=error)
+            return
+        for incident in gone:
+            log.write("warning", "dump-removed", id=incident)
 
     async def _worker(self, incident: int) -> None:
         if self.in_process:

@@ -28,6 +28,11 @@ class RestartRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearRequested:
+    """Out of quarantine with a fresh budget, stopped."""
+
+
+@dataclass(frozen=True, slots=True)
 class Faulted:
     """Reported by the vnode, or beyond doubt: an unreadable bridge, still jiffies, a timeout."""
 
@@ -76,6 +81,13 @@ class Recovered:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The first user beat (or, without an agent, moving jiffies)."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Healthy:
+    """It has been running for the policy's healthy time."""
 
     incarnation: int
 
@@ -136,6 +148,14 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageRefused:
+    """Nothing was started: the staged image is not what was staged, or is none."""
+
+    incarnation: int
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """INIT-SIPI-SIPI was sent to the boot CPU."""
 
@@ -154,6 +174,7 @@ Event = (
     StartRequested
     | StopRequested
     | RestartRequested
+    | ClearRequested
     | Faulted
     | Silent
     | Probed
@@ -161,6 +182,7 @@ Event = (
     | Held
     | Recovered
     | Ready
+    | Healthy
     | DelayElapsed
     | Fenced
     | FenceFailed
@@ -168,6 +190,7 @@ Event = (
     | CaptureFailed
     | Loaded
     | LoadFailed
+    | ImageRefused
     | Started
     | StartFailed
 )

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
 
-from adeos.errors import AdeosError, FenceError
+from adeos.errors import AdeosError, FenceError, ImageError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from crashdump.incident import Witness
@@ -50,7 +50,7 @@ class Host(Protocol):
     def publish(self, unit: Unit) -> None:
         """Write the vnode's entry in the root bridge."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the watch."""
 
 
@@ -237,8 +237,14 @@ class Executor:
     async def load(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Bind (or move) the vnode and compose its memory."""
         assert isinstance(action, actions.Load)
+        if unit.coming is not None:
+            unit.config, unit.coming = unit.coming, None
         self.placement.place(unit)
-        await asyncio.to_thread(self.composer.compose, unit, action.incarnation)
+        try:
+            await asyncio.to_thread(self.composer.compose, unit, action.incarnation, action.slot)
+        except ImageError as error:
+            log.write("error", "image", vnode=unit.id, slot=action.slot, what=error)
+            return events.ImageRefused(action.incarnation, str(error))
         unit.stamps["loaded"] = self.machine.tsc()
         return events.Loaded(action.incarnation)
 

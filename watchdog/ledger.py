@@ -46,6 +46,8 @@ class Ledger:
         self.tsc_khz = tsc_khz
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._store: IncidentStore
+        self.finished: Callable[[Incident], None] = lambda incident: None
+        """Called with each incident that was closed."""
 
     async def start(self) -> None:
         """Open the store; StoreError or DiskFull when it cannot be used."""
@@ -129,7 +131,7 @@ class Ledger:
             fields["witnesses"] = witnesses
         if stamps:
             fields["stamps"] = self._stages(stamps)
-        await self.call(lambda store: store.finish(entry.number, state, **fields))
+        self.finished(await self.call(lambda store: store.finish(entry.number, state, **fields)))
 
     async def unfinished(self) -> list[Incident]:
         """Incidents that an earlier daemon left open."""

@@ -1,36 +1,57 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Short `key=value` lines on stderr, written by a thread of its own.
+"""Structured records: `key=value` lines (or JSON) on stderr, and to sinks such as the event log.
 
 A reader that does not read (a full pipe, a slow journal) must never stop the
-watch: lines go through a bounded queue, and those that do not fit are counted
-and dropped.
+watch: lines go through a bounded queue to a thread of their own, and those
+that do not fit are counted and dropped.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import sys
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 _LEVELS = {"error": 3, "warning": 4, "info": 6}
 _queue: queue.Queue[str | None] = queue.Queue(1000)
 _thread: threading.Thread | None = None
 _dropped = 0
+_as_json = False
+
+Record = dict[str, Any]
+sinks: set[Callable[[Record], None]] = set()
+"""Called with each record on the thread that wrote it; must not block."""
 
 
 def write(level: str, event: str, **fields: object) -> None:
-    """One line: the event and its fields; never blocks.  Levels: error, warning, info."""
+    """One record: the event and its fields; never blocks.  Levels: error, warning, info."""
     global _dropped
-    line = " ".join([event, *(f"{key}={_show(value)}" for key, value in fields.items())])
-    if "JOURNAL_STREAM" in os.environ:
-        line = f"<{_LEVELS[level]}>{line}"
-    elif level != "info":
-        line = f"{level}: {line}"
+    record: Record = {"time": time.time(), "level": level, "event": event}
+    record |= {key: _plain(value) for key, value in fields.items()}
+    for sink in tuple(sinks):
+        sink(record)
+    line = _json(record) if _as_json else _text(level, event, fields)
     try:
         _queue.put_nowait(line)
     except queue.Full:
         _dropped += 1
+
+
+def _text(level: str, event: str, fields: Record) -> str:
+    line = words(event, fields)
+    if "JOURNAL_STREAM" in os.environ:
+        return f"<{_LEVELS[level]}>{line}"
+    return line if level == "info" else f"{level}: {line}"
+
+
+def words(event: str, fields: Record) -> str:
+    """The event and its fields as people read them."""
+    return " ".join([event, *(f"{key}={_show(value)}" for key, value in fields.items())])
 
 
 def _show(value: object) -> str:
@@ -38,9 +59,19 @@ def _show(value: object) -> str:
     return f'"{text}"' if not text or " " in text else text
 
 
-def start() -> None:
+def _plain(value: object) -> object:
+    """What JSON can say; anything else as its text."""
+    return value if isinstance(value, str | int | float) or value is None else str(value)
+
+
+def _json(record: Record) -> str:
+    return json.dumps(record, separators=(",", ":"))
+
+
+def start(*, as_json: bool = False) -> None:
     """Start the writing thread."""
-    global _thread
+    global _thread, _as_json
+    _as_json = as_json
     if _thread is None:
         _thread = threading.Thread(target=_drain, name="log", daemon=True)
         _thread.start()
@@ -62,8 +93,8 @@ def _drain() -> None:
     global _dropped
     while (line := _queue.get()) is not None:
         if _dropped:
-            line += f" dropped_lines={_dropped}"
-            _dropped = 0
+            count, _dropped = _dropped, 0
+            write("warning", "log", dropped_lines=count)
         try:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()

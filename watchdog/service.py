@@ -16,15 +16,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from adeos.bridge import RootBridge
+from adeos.errors import AdeosError
 from adeos.machine import Machine
 from crashdump.incident import Witness
-from watchdog import adopting, events, grants, log, realtime, status, vitals
+from watchdog import adopting, events, grants, log, paths, realtime, reloading, status, vitals
 from watchdog.broker import Broker
 from watchdog.config import Config
 from watchdog.detector import OwnPace
-from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError
+from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError, WatchdogError
 from watchdog.executor import Executor
+from watchdog.hooks import Hooks
 from watchdog.lease import leased
+from watchdog.staging import Staging
 from watchdog.states import LIVE, RECORDED, State
 from watchdog.supervisor import Vnode, step
 from watchdog.unit import Unit
@@ -50,6 +53,8 @@ class Service:
     ) -> None:
         self.config = config
         self.broker = Broker(machine, open_writable)
+        self.config_path = paths.config_file()
+        self.hooks = Hooks(config.hooks)
         self.machine = machine
         self.root = root
         self.tsc_khz = machine.info().tsc_khz
@@ -58,6 +63,7 @@ class Service:
         self.pace = OwnPace(self.period, 1000 * self.tsc_khz)
         self.units = {v.id: Unit(v, Vnode(policy=v.restart)) for v in config.vnode}
         self.executor: Executor
+        self.staging: Staging
         self.tick_ns = 0
         """CPU time of the last tick; `tick_max_ns` of the worst."""
         self.tick_max_ns = 0
@@ -69,6 +75,7 @@ class Service:
         self.done = asyncio.Event()
         self.listeners: set[Callable[[dict[str, Any]], None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._workers: dict[int, asyncio.Task[None]] = {}
         self._collected = 0.0
         self._wanted: list[Unit] = []
 
@@ -104,6 +111,9 @@ class Service:
         if vnode.state is State.RUNNING and before.state is State.BOOTING:
             unit.stamps["running"] = self.machine.tsc()
             self.spawn(self.executor.prepare(unit))
+            self.watch_health(unit)
+        if vnode.slots is not before.slots:
+            self.staging.changed(unit)
         if vnode.false_alarms > before.false_alarms:
             log.write("warning", "false-alarm", vnode=unit.id, reason=before.reason)
         if (vnode.state, vnode.reason) != (before.state, before.reason):
@@ -161,6 +171,12 @@ class Service:
         delay = max(until - time.monotonic_ns(), 0) / 1e9
         loop = asyncio.get_running_loop()
         loop.call_later(delay, self.post, unit, events.DelayElapsed(until))
+
+    def watch_health(self, unit: Unit) -> None:
+        """Post Healthy when it has run so long as its policy says."""
+        event = events.Healthy(unit.vnode.incarnation)
+        delay = unit.config.restart.healthy_s
+        asyncio.get_running_loop().call_later(delay, self.post, unit, event)
 
     # Watch
 
@@ -256,11 +272,32 @@ class Service:
 
     # Run
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine beside the watch; its end is not awaited."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def hire(self, unit: Unit) -> None:
+        """Begin to carry out what the supervisor wants of a vnode."""
+        self._workers[unit.id] = self.spawn(self.executor.run(unit))
+
+    def dismiss(self, unit: Unit) -> None:
+        """Forget a vnode that owns nothing."""
+        self._workers.pop(unit.id).cancel()
+        self.root.retract(unit.id)
+
+    def hang_up(self) -> None:
+        """SIGHUP: read the config anew; what is wrong with it is logged."""
+        self.spawn(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await reloading.reload(self)
+        except (WatchdogError, AdeosError) as error:
+            for line in str(error).splitlines():
+                log.write("error", "reload", what=line)
 
     def prepare_all(self) -> None:
         """Get what the next restart of each running vnode needs ready, in idle time."""
@@ -278,10 +315,16 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.done.set)
+        with contextlib.suppress(RuntimeError, ValueError):
+            loop.add_signal_handler(signal.SIGHUP, self.hang_up)
         for unit in self.units.values():
-            self.spawn(self.executor.run(unit))
+            self.hire(unit)
             if unit.watched is not None:
                 self.spawn(vitals.follow(self.machine, unit, unit.watched))
+            if unit.vnode.running_since is not None:
+                self.watch_health(unit)
+        self.spawn(self.staging.check())
+        self.spawn(self.hooks.run())
         self.prepare_all()
         self._listen(True)
         self._tick_again()
@@ -315,5 +358,6 @@ class Service:
             raise TimedOutError(f"{unit.label} did not stop in {limit:g} s") from None
         for unit in self.units.values():
             self.check_stopped(unit)
+        self.root.farewell()  # before a standby could find vnodes that nobody has stopped
         for unit in self.units.values():
             self.root.retract(unit.id)

@@ -21,7 +21,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kexec_restart import budget as budgets
+from kexec_restart import slots as slotting
 from kexec_restart.budget import SECOND, Account, Budget
+from kexec_restart.slots import Slots
 from watchdog.actions import (
     Actions,
     Capture,
@@ -38,12 +40,15 @@ from watchdog.config import Restart
 from watchdog.events import (
     Captured,
     CaptureFailed,
+    ClearRequested,
     DelayElapsed,
     Event,
     Faulted,
     Fenced,
     FenceFailed,
+    Healthy,
     Held,
+    ImageRefused,
     Loaded,
     LoadFailed,
     Probed,
@@ -69,6 +74,7 @@ class Vnode:
     `probe`: a fault that is being probed and not believed yet.
     `fault`: seen, and its incident not yet opened.  `incident`: one is open.
     `running_since` is None unless running.  `wait`: end of the back-off, ns.
+    `slots`: the images it may be started from.
     """
 
     policy: Restart = field(default_factory=Restart)
@@ -85,6 +91,7 @@ class Vnode:
     healthy_for: int = 0
     wait: int | None = None
     account: Account = field(default_factory=Account)
+    slots: Slots = field(default_factory=Slots)
     restarts: int = 0
     incidents: int = 0
     false_alarms: int = 0
@@ -106,21 +113,31 @@ def step(vnode: Vnode, event: Event, now: int) -> Result:
     return after, actions
 
 
-def refusal(vnode: Vnode, event: StartRequested | StopRequested | RestartRequested) -> str:
+Wish = StartRequested | StopRequested | RestartRequested | ClearRequested
+
+
+def refusal(vnode: Vnode, event: Wish) -> str:
     """Why an operator's wish cannot be had now; empty when it can."""
+    if isinstance(event, ClearRequested) and vnode.state is not State.QUARANTINED:
+        return f"is {vnode.state.word}; only a quarantined vnode is cleared"
     if isinstance(event, StartRequested):
         if vnode.state is State.QUARANTINED and not event.force:
-            return f"is quarantined ({vnode.reason}); look at its incidents, then use --force"
+            return _look_first(vnode)
         if vnode.state in LIVE:
             return f"is already {vnode.state.word}"
         if vnode.state not in IDLE or not _settled(vnode):
             return f"is {vnode.state.word}; wait for it"
     if isinstance(event, RestartRequested):
         if vnode.state is State.QUARANTINED and not event.force:
-            return f"is quarantined ({vnode.reason}); look at its incidents, then use --force"
+            return _look_first(vnode)
         if vnode.state not in LIVE and (vnode.state not in IDLE or not _settled(vnode)):
             return f"is {vnode.state.word}; wait for it"
     return ""
+
+
+def _look_first(vnode: Vnode) -> str:
+    why = vnode.reason or "restarts did not help"
+    return f"is quarantined ({why}); look at its incidents, then clear it or use --force"
 
 
 def _settled(vnode: Vnode) -> bool:
@@ -180,8 +197,10 @@ def _is_fenced(vnode: Vnode, event: Event) -> Vnode:
 
 def _load(vnode: Vnode, state: State) -> Result:
     incarnation = vnode.incarnation + 1
-    vnode = replace(vnode, state=state, incarnation=incarnation, wait=None)
-    return vnode, (Load(incarnation),)
+    slot = slotting.choose(vnode.slots)
+    slots = slotting.started(vnode.slots, slot)
+    vnode = replace(vnode, state=state, incarnation=incarnation, wait=None, slots=slots)
+    return vnode, (Load(incarnation, slot),)
 
 
 def _loaded(vnode: Vnode, event: Event, now: int) -> Result:
@@ -198,6 +217,14 @@ def _ready(vnode: Vnode, event: Event, now: int) -> Result:
     done = (FinishIncident("restarted"),) if vnode.incident else ()
     vnode = replace(vnode, state=State.RUNNING, reason="", incident=False, running_since=now)
     return vnode, done
+
+
+def _healthy(vnode: Vnode, event: Event, now: int) -> Result:
+    """The image in its slot is good, and what was spent on restarts is forgotten."""
+    if vnode.running_since is None:
+        return vnode, ()
+    slots = slotting.blessed(vnode.slots, vnode.slots.current)
+    return replace(vnode, account=Account(paused=vnode.account.paused), slots=slots), ()
 
 
 def _suspected(vnode: Vnode, event: Event, now: int) -> Result:
@@ -300,8 +327,13 @@ def _after_capture(vnode: Vnode, now: int) -> Result:
 
 
 def _relaunch(vnode: Vnode, now: int) -> Result:
-    """Restart by policy: at once, after a wait, or not any more."""
-    verdict = budgets.charge(_budget(vnode.policy), vnode.account, now, vnode.healthy_for)
+    """Restart by policy: at once, after a wait, from the other slot, or not any more."""
+    budget, was = _budget(vnode.policy), vnode.slots.current
+    vnode = replace(vnode, slots=slotting.failed(vnode.slots))
+    verdict = budgets.charge(budget, vnode.account, now, vnode.healthy_for)
+    if verdict.delay is None and slotting.fallback(vnode.slots):
+        vnode = replace(vnode, slots=slotting.condemned(vnode.slots, was, "restarts did not help"))
+        verdict = budgets.charge(budget, Account(), now, 0)
     vnode = replace(vnode, account=verdict.account, healthy_for=0)
     if verdict.delay is None:
         vnode, closed = _close(replace(vnode, state=State.QUARANTINED), "quarantined")
@@ -339,12 +371,23 @@ def _fenced_stop(vnode: Vnode, event: Event, now: int) -> Result:
 
 
 def _stop(vnode: Vnode, event: Event, now: int) -> Result:
-    vnode = replace(vnode, state=State.STOPPED, wait=None, running_since=None)
+    vnode = replace(_unspent(vnode), state=State.STOPPED, wait=None, running_since=None)
     if vnode.fault is None:
         vnode = replace(vnode, reason="operator")
     if vnode.fenced or vnode.fencing:
         return vnode, ()
     return _fence(vnode)
+
+
+def _unspent(vnode: Vnode) -> Vnode:
+    """A start that an operator ends has not failed: its try is given back."""
+    if vnode.state not in LIVE and vnode.state is not State.LOADING:
+        return vnode
+    return replace(vnode, slots=slotting.returned(vnode.slots, vnode.policy.tries))
+
+
+def _clear(vnode: Vnode, event: Event, now: int) -> Result:
+    return _stop_idle(replace(vnode, account=Account()), event, now)
 
 
 def _stop_waiting(vnode: Vnode, event: Event, now: int) -> Result:
@@ -372,6 +415,7 @@ def _release(vnode: Vnode, event: Event, now: int) -> Result:
 
 
 def _restart(vnode: Vnode, event: Event, now: int) -> Result:
+    vnode = _unspent(vnode)
     return _fence(replace(vnode, state=State.RESTARTING, reason="operator", running_since=None))
 
 
@@ -386,6 +430,16 @@ def _load_failed(vnode: Vnode, event: Event, now: int) -> Result:
         return replace(vnode, state=State.OFFLINE, reason=event.text), (Release(),)
     vnode = replace(vnode, state=State.QUARANTINED, reason=event.text)
     return _close(vnode, "load failed")
+
+
+def _image_refused(vnode: Vnode, event: Event, now: int) -> Result:
+    """The slot is bad; the other one is loaded instead, if it may be."""
+    assert isinstance(event, ImageRefused)
+    slots = vnode.slots
+    if not slotting.fallback(slots):
+        return _load_failed(vnode, LoadFailed(event.incarnation, event.text), now)
+    slots = slotting.condemned(slots, slots.current, event.text)
+    return _load(replace(vnode, slots=slots), vnode.state)
 
 
 def _start_failed(vnode: Vnode, event: Event, now: int) -> Result:
@@ -425,14 +479,17 @@ RULES: tuple[Rule, ...] = (
     Rule(IDLE, StartRequested, _start, _in(_S.LOADING, _S.RESTARTING)),
     Rule(IDLE, RestartRequested, _start, _in(_S.LOADING, _S.RESTARTING)),
     Rule(LIVE, RestartRequested, _restart, _in(_S.RESTARTING)),
+    Rule(_in(_S.QUARANTINED), ClearRequested, _clear, _in(_S.STOPPED)),
     Rule(IDLE, StopRequested, _stop_idle, _in(_S.STOPPED)),
     Rule(LIVE | _in(_S.LOADING, _S.CRASHED), StopRequested, _stop, _in(_S.STOPPED)),
     Rule(_in(_S.RESTARTING), StopRequested, _stop_waiting, _in(_S.STOPPED)),
     Rule(_COMPOSING, Loaded, _loaded, _COMPOSING),
     Rule(_COMPOSING, LoadFailed, _load_failed, _in(_S.OFFLINE, _S.QUARANTINED)),
+    Rule(_COMPOSING, ImageRefused, _image_refused, _COMPOSING | _in(_S.OFFLINE, _S.QUARANTINED)),
     Rule(_COMPOSING, Started, _started, _in(_S.BOOTING)),
     Rule(_COMPOSING, StartFailed, _start_failed, _in(_S.QUARANTINED)),
     Rule(_in(_S.BOOTING), Ready, _ready, _in(_S.RUNNING)),
+    Rule(_in(_S.RUNNING, _S.SUSPECT, _S.HELD), Healthy, _healthy, frozenset()),
     Rule(_in(_S.RUNNING), Suspected, _suspected, _in(_S.SUSPECT)),
     Rule(_in(_S.SUSPECT), Suspected, _suspected, _in(_S.SUSPECT)),
     Rule(_in(_S.RUNNING, _S.SUSPECT), Held, _held, _in(_S.HELD)),
@@ -456,6 +513,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_in(_S.STOPPED), CaptureFailed, _release, _in(_S.STOPPED)),
     Rule(_in(_S.STOPPED), Loaded, _release, _in(_S.STOPPED)),
     Rule(_in(_S.STOPPED), LoadFailed, _release, _in(_S.STOPPED)),
+    Rule(_in(_S.STOPPED), ImageRefused, _release, _in(_S.STOPPED)),
     Rule(_in(_S.RESTARTING), DelayElapsed, _delay_elapsed, _in(_S.RESTARTING)),
 )
 

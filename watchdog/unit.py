@@ -92,6 +92,8 @@ class Unit:
     witnesses: tuple[Witness, ...] = ()
     """The other live vnodes' beats when the last fault was seen."""
     strategy: str = ""
+    coming: VnodeConfig | None = None
+    """The config from its next start on, when a reload has changed it."""
     start_at: loader.Entry | None = None
     """How to start what was composed."""
     grants: set[int] = field(default_factory=set)

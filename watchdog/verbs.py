@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from adeos import abi
 from adeos.errors import AdeosError
-from kexec_restart.strategy import Target, choose
-from watchdog import events, grants, portal
+from kexec_restart import strategies
+from kexec_restart.strategies import Target
+from watchdog import events, grants, portal, reloading, slot_verbs
 from watchdog.control import Reply, Send, Verb
-from watchdog.errors import RefusedError, TimedOutError, WatchdogError
+from watchdog.errors import RefusedError, TimedOutError
+from watchdog.requests import UsageError, flag, number
 from watchdog.states import LIVE, Fault, State
 from watchdog.supervisor import refusal
 from watchdog.unit import Unit
@@ -31,15 +33,9 @@ COMMAND_WAIT_S = 1.0
 WAIT_MAX_S = 3600.0
 
 
-class UsageError(WatchdogError):
-    """An argument of a request is missing or wrong."""
-
-    exit_code = 2
-
-
 def table(service: Service) -> dict[str, Verb]:
-    """VERBS bound to a daemon."""
-    return {name: partial(verb, service) for name, verb in VERBS.items()}
+    """VERBS, and those about slots, bound to a daemon."""
+    return {name: partial(verb, service) for name, verb in (VERBS | slot_verbs.VERBS).items()}
 
 
 async def ping(service: Service, request: Reply, send: Send) -> Reply:
@@ -67,7 +63,7 @@ async def status(service: Service, request: Reply, send: Send) -> Reply:
 async def start(service: Service, request: Reply, send: Send) -> Reply:
     """Start a vnode that is down."""
     unit = _unit(service, request)
-    wish = events.StartRequested(force=_flag(request, "force"))
+    wish = events.StartRequested(force=flag(request, "force"))
     _refuse(unit, wish)
     service.executor.placement.check_cpus(unit, list(service.units.values()))
     service.post(unit, wish)
@@ -91,31 +87,38 @@ async def stop(service: Service, request: Reply, send: Send) -> Reply:
 async def restart(service: Service, request: Reply, send: Send) -> Reply:
     """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled."""
     unit = _unit(service, request)
-    if _flag(request, "dry_run"):
-        return {"ok": True, "steps": _plan(service, unit)}
-    wish = events.RestartRequested(force=_flag(request, "force"))
+    if flag(request, "dry_run"):
+        return {"ok": True, **_plan(service, unit, request.get("strategy"))}
+    wish = events.RestartRequested(force=flag(request, "force"))
     _refuse(unit, wish)
     service.executor.placement.check_cpus(unit, list(service.units.values()))
     service.post(unit, wish)
     return _describe(unit) | {"ok": True}
 
 
-def _plan(service: Service, unit: Unit) -> list[dict[str, str]]:
+def _plan(service: Service, unit: Unit, name: object) -> Reply:
+    """What becomes of a vnode that crashes: by its policy, or as if by the strategy `name`."""
     if unit.region is None:
         raise RefusedError(f"{unit.label} has no memory; start it first")
+    policy = unit.config.restart.on_crash
     spare = service.executor.placement.peek(unit)
-    capture = unit.config.restart.on_crash.startswith("coredump")
+    strategy: strategies.Strategy | None = strategies.after_crash(policy, unit.region, spare)
+    if name is not None:
+        strategy = strategies.named(str(name), unit.region, spare)
+    if strategy is None:
+        raise UsageError(f"no strategy {name!r}; known: {', '.join(strategies.NAMES)}")
+    capture = policy.startswith("coredump")
     target = Target(unit.id, unit.config.name, unit.config.cpus, unit.region, capture)
-    steps = choose(unit.region, spare, capture=capture).steps(target)
-    return [{"step": step.name, "does": step.text} for step in steps]
+    steps = [{"step": step.name, "does": step.text} for step in strategy.steps(target)]
+    return {"strategy": strategy.name, "steps": steps}
 
 
 async def wait(service: Service, request: Reply, send: Send) -> Reply:
     """Wait until a vnode is in one of the states; `incarnation`: that one or a later."""
     unit = _unit(service, request)
     wanted = _states(request)
-    least = _number(request, "incarnation", 0, 0, 1 << 32)
-    limit = float(_number(request, "timeout_ms", 60_000, 0, int(WAIT_MAX_S * 1000))) / 1000
+    least = number(request, "incarnation", 0, 0, 1 << 32)
+    limit = float(number(request, "timeout_ms", 60_000, 0, int(WAIT_MAX_S * 1000))) / 1000
     try:
         async with asyncio.timeout(limit):
             while unit.vnode.state not in wanted or unit.vnode.incarnation < least:
@@ -167,7 +170,7 @@ async def inject(service: Service, request: Reply, send: Send) -> Reply:
     kind = kinds.get(str(request.get("kind")))
     if kind is None:
         raise UsageError(f"no fault {request.get('kind')!r}; known: {', '.join(kinds)}")
-    cpu = _number(request, "cpu", 0, 0, len(unit.config.cpus) - 1)
+    cpu = number(request, "cpu", 0, 0, len(unit.config.cpus) - 1)
     return await _command(service, unit, abi.Cmd.INJECT, kind | cpu << 8)
 
 
@@ -302,6 +305,17 @@ async def follow(service: Service, request: Reply, send: Send) -> None:
         service.listeners.discard(listen)
 
 
+async def reload(service: Service, request: Reply, send: Send) -> Reply:
+    """Read the config file anew; what holds now, what holds later, and what does not."""
+    found = await reloading.reload(service)
+    return {
+        "ok": True,
+        "applied": found.applied,
+        "later": found.later,
+        "refused": found.refused,
+    }
+
+
 async def shutdown(service: Service, request: Reply, send: Send) -> Reply:
     """End the daemon; "vnodes": "stop" stops them first, "leave" lets them run on."""
     what = request.get("vnodes", "leave")
@@ -309,6 +323,7 @@ async def shutdown(service: Service, request: Reply, send: Send) -> Reply:
         raise UsageError('"vnodes" is "stop" or "leave"')
     if what == "stop":
         await service.stop_all()
+    service.root.farewell()
     asyncio.get_running_loop().call_later(0.05, service.done.set)  # let the reply go out
     return {"ok": True}
 
@@ -328,6 +343,7 @@ VERBS = {
     "grant": grant,
     "revoke": revoke,
     "events": follow,
+    "reload": reload,
     "shutdown": shutdown,
 }
 
@@ -355,20 +371,6 @@ def _refuse(unit: Unit, wish: events.StartRequested | events.RestartRequested) -
     why = refusal(unit.vnode, wish)
     if why:
         raise RefusedError(f"{unit.label} {why}")
-
-
-def _flag(request: Reply, name: str) -> bool:
-    value = request.get(name, False)
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} is true or false")
-    return value
-
-
-def _number(request: Reply, name: str, default: int, low: int, high: int) -> int:
-    value = request.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{name} is a number from {low} to {high}")
-    return value
 
 
 def _states(request: Reply) -> frozenset[State]:

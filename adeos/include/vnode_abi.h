@@ -443,6 +443,7 @@ enum vn_inject {
 #define VN_ROOT_MAGIC		0x544f4f5244564e56ULL	/* "VNVDROOT" */
 #define VN_ROOT_SIZE		0x200000
 #define VN_ROOT_TABLE		0x1000	/* struct vn_status [VN_MAX_VNODES] */
+#define VN_ROOT_SHADOW		0x100000 /* the same, each entry written before its other copy */
 
 /**
  * struct vn_root_head - at offset 0 of the root bridge (writer: the daemon)

@@ -229,6 +229,59 @@ def test_a_takeover_that_keeps_the_table_never_empties_it():
     assert fresh.init(root.head(), keep=True) == 1 and fresh.statuses() == []
 
 
+class Killed(BaseException):
+    """The writer is gone from here on."""
+
+
+class Mortal(bytearray):
+    """Memory whose writer is killed within its n-th write, after some bytes of it."""
+
+    left, part = 1 << 30, 0
+
+    def __setitem__(self, at, data):
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+        if self.left == 0 and isinstance(at, slice):
+            data = bytes(data)[: self.part]
+            at = slice(at.start, at.start + len(data))
+        super().__setitem__(at, data)
+
+
+@pytest.mark.parametrize("part", [0, 1, 30, 100])
+def test_a_writer_killed_at_any_write_leaves_the_old_word_or_the_new(part, monkeypatch):
+    put = type(abi.STATUS).put
+
+    def through(self, view, at, name, value):
+        """As the real one, by a write that can be killed."""
+        whole = bytearray(view[at : at + self.size])
+        put(self, whole, 0, name, value)
+        view[at : at + self.size] = whole
+
+    monkeypatch.setattr(type(abi.STATUS), "put", through)
+    outcomes = set()
+    for writes in range(1, 12):
+        root, _ = blank_root()
+        root.publish(blank_status(id=3, name="old", incarnation=1, reason="o" * 20))
+        memory = root.view = Mortal(root.view)
+        memory.left, memory.part = writes, part
+        try:
+            root.publish(blank_status(id=3, name="new", incarnation=2, reason="n" * 20))
+        except Killed:
+            pass
+        memory.left = 1 << 30
+        root.init(root.head(), keep=True)
+        status = root.status(3)
+        assert (status.name, status.incarnation, status.reason) in (
+            ("old", 1, "o" * 20),
+            ("new", 2, "n" * 20),
+        )
+        outcomes.add(status.name)
+        root.publish(blank_status(id=3, name="next"))
+        assert root.status(3).name == "next"
+    assert outcomes == {"old", "new"}
+
+
 def test_a_status_is_never_seen_half_written():
     root, _ = blank_root()
     stop = threading.Event()

@@ -107,6 +107,67 @@ def test_dry_runs_change_nothing(vd, words):
     assert states(vd) == before
 
 
+def test_a_restarts_dry_run_shows_what_a_crash_leads_to(vd):
+    code, out, _ = vd("restart", "two", "--dry-run")
+    assert code == 0 and "After a crash, strategy spare:" in out
+    assert [line.split()[0] for line in out.splitlines()[2:]] == [
+        "fenced",
+        "captured",
+        "loaded",
+        "started",
+        "running",
+    ]
+    (item,) = json.loads(vd("restart", "2", "--dry-run", "--strategy", "manual", "--json")[1])
+    assert item["strategy"] == "manual" and item["steps"][-1]["step"] == "started"
+    code, out, err = vd("restart", "2", "--dry-run", "--strategy", "hope")
+    assert (code, out) == (2, "") and "known: kmb, spare, manual" in err
+
+
+def test_slots_are_staged_shown_and_blessed(vd, rig):
+    new = rig.config.parent / "new"
+    new.write_bytes(RIG["tiny_bzimage"]() + bytes(512))
+    assert vd("bless", "one")[1] == "vnode 1 (one): slot a is good; a starts next\n"
+    code, out, _ = vd("stage", "one", "--kernel", str(new))
+    assert code == 0 and out.startswith(f"vnode 1 (one): slot b: {new} (")
+    _, out, _ = vd("slots", "one")
+    assert [line.split()[2:4] for line in out.splitlines()[1:]] == [
+        ["a", "good"],
+        ["b", "indeterminate"],
+    ]
+    assert len(json.loads(vd("slots", "--json")[1])) == 3
+    code, out, _ = vd("bless", "one", "--slot", "b", "--bad", "--json")
+    assert code == 0 and json.loads(out)["next"] == "a"
+    rig.stop()
+    assert "called bad by an operator" in vd("slots", "1")[1], "without a daemon"
+    assert vd("bless", "one")[0] == 6
+    (rig.state / "slots" / "1.json").write_text("[]")
+    code, out, err = vd("slots")
+    assert (code, out, err.count("\n")) == (1, "", 1) and "1.json" in err
+
+
+def test_clear_takes_out_of_quarantine(vd, rig):
+    assert vd("clear", "one")[0] == 6
+    rig.machine.unparkable.add(1)
+    rig.machine.vnodes[1].crash()
+    rig.wait(1, "quarantined")
+    assert vd("clear", "one")[0] == 6, "its CPU is not parked"
+    rig.machine.unparkable.clear()
+    assert vd("clear", "one")[:2] == (0, "vnode 1 (one): stopped\n")
+
+
+def test_reload_says_what_it_did_and_what_not(vd, rig):
+    assert vd("reload")[1] == "nothing has changed\n"
+    text = rig.config.read_text().replace("cpus = [1]", "cpus = [4]")
+    rig.config.write_text(text.replace("[watch]\n", "[dumps]\ncount = 9\n[watch]\n"))
+    code, out, err = vd("reload")
+    assert (code, out) == (0, "[dumps]\n")
+    assert err == "not done: vnode 1 (one): cpus: it runs; stop it, then reload\n"
+    assert json.loads(vd("reload", "--json")[1])["applied"] == []
+    rig.config.write_text("[[vnode]\n")
+    code, out, err = vd("reload")
+    assert (code, out) == (3, "") and str(rig.config) in err
+
+
 def test_refusals_are_the_daemons_words(vd):
     code, out, err = vd("start", "one")
     assert (code, out) == (6, "")

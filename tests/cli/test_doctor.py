@@ -7,6 +7,7 @@ import pytest
 
 from cli import machine_check
 from cli.machine_check import PROGRAMS, Facts, Role, Verdict, check, complete, count_cpus, role
+from crashdump.quota import Limits, Usage
 
 PREPARED = "ro maxcpus=1 memmap=512M$0x20000000 no_ipi_broadcast=1 tsc=reliable"
 
@@ -50,6 +51,14 @@ def root(world=None, **changes):
         "info": info,
         **changes,
     }
+
+
+def test_dumps_are_told_with_what_they_may_take():
+    found = machine_check.dumps(Usage(3, 5 << 30, 100 << 30), Limits(200, 20 << 30, 1 << 30))
+    assert found.text == "3 dump(s) of 200, 5G of 20G, 100G free, 1G kept"
+    assert found.verdict is Verdict.OK
+    tight = machine_check.dumps(Usage(3, 5 << 30, 1 << 30), Limits(free=1 << 30))
+    assert tight.verdict is Verdict.NOTE and "are removed" in tight.hint
 
 
 def test_a_complete_host_and_a_complete_root(world):

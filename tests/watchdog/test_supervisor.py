@@ -10,7 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kexec_restart import slots as slotting
 from kexec_restart.budget import SECOND
+from kexec_restart.images import Spec
+from kexec_restart.slots import Health, Slots
 from watchdog import actions, events, supervisor
 from watchdog.config import Restart
 from watchdog.states import IDLE, LIVE, Fault, State
@@ -253,6 +256,96 @@ def test_time_of_running_healthy_clears_the_account() -> None:
     assert names[-1] == "Load"
 
 
+def images(tries: int = 3) -> Slots:
+    """A good image in slot a, a new one in b."""
+    old, new = (Spec(f"/{name}", "", "", name * 64, "0" * 64) for name in "ab")
+    slots = slotting.blessed(slotting.started(slotting.named(None, old, 3, 1.0), "a"), "a")
+    return slotting.staged(slots, "b", new, tries, 2.0)
+
+
+def crash_loop(vnode: Vnode, starts: int) -> tuple[Vnode, list[tuple[int, str]]]:
+    """Crash each incarnation at once, with dumps of 40 s; (delay in s, slot) of each restart."""
+    seen, now = [], 0
+    for _ in range(starts):
+        number = vnode.incarnation
+        vnode, _ = feed(vnode, events.Ready(number), now=now)
+        crash = events.Faulted(fault("panic", number))
+        vnode, _ = feed(vnode, crash, events.Fenced(number), now=now)
+        now += 40 * SECOND
+        vnode, wanted = step(vnode, events.Captured(number, 40 * SECOND), now)
+        delay = 0
+        if isinstance(wanted[-1], actions.Wait):
+            delay = wanted[-1].until - now
+            now += delay
+            vnode, wanted = step(vnode, events.DelayElapsed(now), now)
+        if not isinstance(wanted[-1], actions.Load):
+            return vnode, seen
+        seen.append((delay // SECOND, wanted[-1].slot))
+        number = vnode.incarnation
+        vnode, _ = feed(vnode, events.Loaded(number), events.Started(number), now=now)
+    return vnode, seen
+
+
+LOOP = Restart(intensity=2, backoff_s=10, backoff_max_s=25, attempts=3)
+
+
+def test_a_crash_looping_image_waits_falls_back_and_ends_in_quarantine() -> None:
+    vnode, _ = feed(Vnode(policy=LOOP, slots=images(tries=99)), events.StartRequested())
+    vnode, _ = feed(vnode, events.Loaded(1), events.Started(1))
+    vnode, seen = crash_loop(vnode, 99)
+    delays = (0, 0, 10, 20, 25)
+    assert seen == [(delay, slot) for slot in "ba" for delay in delays]
+    assert vnode.state is State.QUARANTINED and vnode.slots.b.health is Health.BAD
+    assert vnode.slots.b.why == "restarts did not help"
+    assert "quarantined" in refusal(vnode, events.StartRequested())
+    vnode, names = feed(vnode, events.ClearRequested())
+    assert names == ["Release"] and vnode.state is State.STOPPED
+    vnode, _ = feed(vnode, events.StartRequested())
+    number = vnode.incarnation
+    vnode, _ = feed(vnode, events.Loaded(number), events.Started(number))
+    assert crash_loop(vnode, 2)[1] == [(0, "a"), (0, "a")], "a fresh budget"
+
+
+def test_a_new_image_that_fails_at_each_try_gives_way_to_the_good_one() -> None:
+    vnode, _ = feed(Vnode(slots=images(tries=2)), events.StartRequested())
+    vnode, _ = feed(vnode, events.Loaded(1), events.Started(1))
+    vnode, seen = crash_loop(vnode, 3)
+    assert [slot for _, slot in seen] == ["b", "a", "a"]
+    assert vnode.slots.b.health is Health.BAD and vnode.state is State.BOOTING
+
+
+def test_a_healthy_time_makes_the_image_good_and_the_account_fresh() -> None:
+    vnode, _ = feed(Vnode(policy=LOOP, slots=images()), events.StartRequested())
+    vnode, _ = feed(vnode, events.Loaded(1), events.Started(1), events.Healthy(1))
+    assert vnode.slots.b.health is Health.INDETERMINATE, "it boots still"
+    vnode, _ = crash_loop(vnode, 2)
+    vnode, _ = feed(vnode, events.Ready(3), events.Healthy(2))
+    assert vnode.slots.b.health is Health.INDETERMINATE, "another's"
+    vnode, _ = feed(vnode, events.Healthy(3))
+    assert vnode.slots.b.health is Health.GOOD and vnode.account.restarts == ()
+
+
+def test_an_altered_image_is_refused_and_the_other_slot_started() -> None:
+    vnode, _ = feed(Vnode(slots=images()), events.StartRequested())
+    vnode, wanted = step(vnode, events.ImageRefused(1, "altered"), 0)
+    assert wanted == (actions.Load(2, "a"),) and vnode.state is State.LOADING
+    assert (vnode.slots.b.health, vnode.slots.b.why) == (Health.BAD, "altered")
+    vnode, names = feed(vnode, events.ImageRefused(2, "altered too"))
+    assert (vnode.state, vnode.reason) == (State.OFFLINE, "altered too")
+    assert names == ["Release"]
+
+
+def test_an_operators_restart_takes_no_try() -> None:
+    vnode, _ = feed(Vnode(slots=images(tries=1)), events.StartRequested())
+    vnode, _ = feed(vnode, events.Loaded(1), events.Started(1), events.Ready(1))
+    vnode, _ = feed(vnode, events.RestartRequested(), FENCED)
+    assert vnode.slots.running == "b"
+
+
+def test_only_a_quarantined_vnode_is_cleared() -> None:
+    assert refusal(running(), events.ClearRequested()).startswith("is running; only")
+
+
 def test_stop_during_back_off_releases_at_once() -> None:
     vnode = running(intensity=0, backoff_s=10)
     vnode, _ = feed(vnode, CRASH, FENCED, events.Captured(1))
@@ -288,6 +381,7 @@ class Life(RuleBasedStateMachine):
     )
     def begin(self, on_crash: str, on_halt: str, intensity: int, attempts: int, delay: int) -> None:
         self.vnode = Vnode(
+            slots=images(tries=2),
             policy=Restart(
                 on_crash=on_crash,
                 on_halt=on_halt,
@@ -295,7 +389,7 @@ class Life(RuleBasedStateMachine):
                 intensity=intensity,
                 attempts=attempts,
                 delay_ms=delay,
-            )
+            ),
         )
         self.now = 1
         self.queue: list[actions.Action] = []
@@ -321,7 +415,7 @@ class Life(RuleBasedStateMachine):
             self.waits.remove(until)
             self.post(events.DelayElapsed(until))
 
-    @rule(which=st.sampled_from(["start", "force", "stop", "restart"]))
+    @rule(which=st.sampled_from(["start", "force", "stop", "restart", "clear"]))
     def operator(self, which: str) -> None:
         self.post(
             {
@@ -329,6 +423,7 @@ class Life(RuleBasedStateMachine):
                 "force": events.StartRequested(force=True),
                 "stop": events.StopRequested(),
                 "restart": events.RestartRequested(),
+                "clear": events.ClearRequested(),
             }[which]
         )
 
@@ -368,6 +463,11 @@ class Life(RuleBasedStateMachine):
     def user_beat(self) -> None:
         self.post(events.Ready(self.incarnation))
 
+    @precondition(lambda self: self.vnode.state in LIVE)
+    @rule()
+    def healthy(self) -> None:
+        self.post(events.Healthy(self.incarnation))
+
     @precondition(lambda self: self.queue)
     @rule(fails=st.sampled_from([False, False, False, True]))
     def carry_out(self, fails: bool) -> None:
@@ -385,9 +485,11 @@ class Life(RuleBasedStateMachine):
                 assert self.parked, "memory read for a dump without a fence"
                 assert self.open == 1, "captured before the incident was recorded"
                 self.post(events.CaptureFailed(n) if fails else events.Captured(n, SECOND))
-            case actions.Load(n):
+            case actions.Load(n, slot):
                 assert self.parked, "memory written without a fence"
-                self.post(events.LoadFailed(n) if fails else events.Loaded(n))
+                assert slot == self.vnode.slots.running or n != self.vnode.incarnation
+                failure = events.ImageRefused if n % 2 else events.LoadFailed
+                self.post(failure(n) if fails else events.Loaded(n))
             case actions.Start(n):
                 assert self.parked, "started twice without a fence"
                 if fails:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from adeos.abi import Range
-from adeos.errors import ImageError
+from adeos.errors import ImageError, PlacementError
 from kexec_restart import images
 from kexec_restart.images import Spec, Stage
-from kexec_restart.strategy import Target, choose
+from kexec_restart.strategies import NAMES, Target, after_crash, choose, named
 
 OWN, SPARE = Range(0x20000000, 0x10000000), Range(0x40000000, 0x10000000)
 
@@ -35,6 +35,31 @@ def test_steps_name_the_memory_they_touch_and_fence_first() -> None:
     assert "2, 3" in text["fenced"] and "CPU 2" in text["started"]
 
 
+@pytest.mark.parametrize(
+    ("policy", "name", "last"),
+    [
+        ("coredump-restart", "spare", "running"),
+        ("restart", "kmb", "running"),
+        ("coredump-destroy", "manual", "started"),
+        ("preserve", "manual", "started"),
+    ],
+)
+def test_what_a_policy_leads_to(policy, name, last) -> None:
+    strategy = after_crash(policy, OWN, SPARE)
+    steps = names(strategy, policy.startswith("coredump"))
+    assert (strategy.name, steps[-1]) == (name, last)
+    assert ("captured" in steps) == policy.startswith("coredump")
+    assert ("released" in steps) == policy.endswith("destroy")
+    assert ("kept" in steps) == (policy == "preserve")
+
+
+def test_every_name_gives_its_strategy_and_no_other_does() -> None:
+    assert [named(name, OWN, SPARE).name for name in NAMES] == list(NAMES)
+    assert named("prayer", OWN, SPARE) is None
+    with pytest.raises(PlacementError, match="no spare region of 256M"):
+        named("spare", OWN, None)
+
+
 class FakeImage:
     """Stands for adeos.loader.Image where only its digest check matters."""
 
@@ -53,7 +78,7 @@ class FakeImage:
 def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> None:
     made = []
 
-    def read(spec, known):
+    def read(spec, known, copies):
         made.append(FakeImage())
         return made[-1]
 
@@ -68,7 +93,7 @@ def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> N
 
 def test_digests_are_checked_between_any_two_starts(monkeypatch) -> None:
     image = FakeImage()
-    monkeypatch.setattr(images, "_read", lambda spec, known: image)
+    monkeypatch.setattr(images, "_read", lambda spec, known, copies: image)
     stage, spec = Stage(), Spec("k", "", "")
     stage.take(spec)  # read this moment
     assert image.checks == 0

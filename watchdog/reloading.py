@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a changed config does to a daemon that runs.  Pure but for `reload` at the end.
+
+Nothing about a vnode that is bound to CPUs and memory is touched: what
+concerns its policy holds at once, what concerns its kernel at its next start,
+and what concerns its CPUs, memory or name not before it has been stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from kexec_restart.images import Spec
+from watchdog import config as configs
+from watchdog import events, log
+from watchdog.config import Config, VnodeConfig, Watch
+from watchdog.staging import spec_of
+from watchdog.supervisor import Vnode
+from watchdog.unit import Unit
+
+if TYPE_CHECKING:
+    from watchdog.service import Service
+
+AT_ONCE = ("restart", "autostart", "grants")
+AT_START = ("watch", "inject", "kernel", "initrd", "cmdline")
+WHEN_STOPPED = ("name", "cpus", "memory", "devices")
+NEW_DAEMON = ("period_ms", "realtime", "log")
+"""Of [watch]; all of [machine] too."""
+
+
+class Plan(NamedTuple):
+    """`config`: what holds from now on.  The rest are lines for people."""
+
+    config: Config
+    applied: tuple[str, ...]
+    later: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+class _Words:
+    """The lines of a plan while it is made."""
+
+    def __init__(self) -> None:
+        self.applied: list[str] = []
+        self.later: list[str] = []
+        self.refused: list[str] = []
+
+
+def plan(old: Config, new: Config, bound: Container[int]) -> Plan:
+    """What of `new` holds now, later, or not; `bound`: the vnodes that have CPUs and memory."""
+    words = _Words()
+    watch = _tables(old, new, words)
+    vnodes: list[VnodeConfig] = []
+    before = {vnode.id: vnode for vnode in old.vnode}
+    for vnode in new.vnode:
+        was = before.pop(vnode.id, None)
+        if was is None:
+            words.applied.append(f"{_label(vnode)}: new")
+        vnodes.append(vnode if was is None else _merge(was, vnode, vnode.id in bound, words))
+    for was in before.values():
+        if was.id in bound:
+            words.refused.append(f"{_label(was)}: is not in the file, but runs; stop it, reload")
+            vnodes.append(was)
+        else:
+            words.applied.append(f"{_label(was)}: gone")
+    config = msgspec.structs.replace(new, machine=old.machine, watch=watch, vnode=tuple(vnodes))
+    return Plan(config, tuple(words.applied), tuple(words.later), tuple(words.refused))
+
+
+def _tables(old: Config, new: Config, words: _Words) -> Watch:
+    """The tables that are not about one vnode; the [watch] that holds."""
+    if new.machine != old.machine:
+        words.refused.append("[machine]: kmb.ko is loaded with it; down --unload, then up")
+    kept = {key: getattr(old.watch, key) for key in NEW_DAEMON}
+    words.refused += [
+        f"[watch] {key}: end the daemon (down --keep-running), then up"
+        for key in NEW_DAEMON
+        if getattr(new.watch, key) != kept[key]
+    ]
+    watch = msgspec.structs.replace(new.watch, **kept)
+    changed = {
+        "[watch]": watch != old.watch,
+        "[dumps]": new.dumps != old.dumps,
+        "[hooks]": new.hooks != old.hooks,
+    }
+    words.applied += [name for name, is_so in changed.items() if is_so]
+    return watch
+
+
+def _merge(was: VnodeConfig, new: VnodeConfig, bound: bool, words: _Words) -> VnodeConfig:
+    """The config of a vnode that was there before."""
+    keep: dict[str, object] = {}
+    for key in AT_ONCE + AT_START + WHEN_STOPPED:
+        if getattr(was, key) == getattr(new, key):
+            continue
+        if not bound or key in AT_ONCE:
+            words.applied.append(f"{_label(was)}: {key}")
+        elif key in AT_START:
+            words.later.append(f"{_label(was)}: {key}, at its next start")
+        else:
+            words.refused.append(f"{_label(was)}: {key}: it runs; stop it, then reload")
+            keep[key] = getattr(was, key)
+    return msgspec.structs.replace(new, **keep)
+
+
+def _label(vnode: VnodeConfig) -> str:
+    return f"vnode {vnode.id} ({vnode.name})"
+
+
+async def reload(service: Service) -> Plan:
+    """Read the config file and do what can be done; ConfigError or ImageError change nothing."""
+    new = await asyncio.to_thread(configs.load, service.config_path)
+    bound = {unit.id for unit in service.units.values() if unit.binding is not None}
+    found = plan(service.config, new, bound)
+    images: dict[int, Spec] = {}
+    for vnode in found.config.vnode:
+        old = service.config.find(vnode.id)
+        if old is None or spec_of(old) != spec_of(vnode):
+            images[vnode.id] = await asyncio.to_thread(service.staging.stage.add, spec_of(vnode))
+    service.config = found.config
+    service.executor.dumps.hold = found.config.watch.hold
+    service.executor.dumps.limits = found.config.dumps.limits
+    service.hooks.config = found.config.hooks
+    service.spawn(service.executor.dumps.keep_quota())
+    for number in set(service.units) - {vnode.id for vnode in found.config.vnode}:
+        service.dismiss(service.units.pop(number))
+    for vnode in found.config.vnode:
+        _apply(service, vnode, images.get(vnode.id))
+    for line in found.applied + found.later:
+        log.write("info", "reload", what=line)
+    for line in found.refused:
+        log.write("warning", "reload", not_done=line)
+    return found
+
+
+def _apply(service: Service, vnode: VnodeConfig, image: Spec | None) -> None:
+    unit = service.units.get(vnode.id)
+    new = unit is None
+    if unit is None:
+        unit = service.units[vnode.id] = Unit(vnode, Vnode(policy=vnode.restart))
+        service.hire(unit)
+    if vnode.grants != unit.config.grants:
+        unit.grants = {one.vnode for one in vnode.grants}
+    unit.vnode = replace(unit.vnode, policy=vnode.restart)
+    if unit.binding is None:
+        unit.config = vnode
+    else:
+        kept = {key: getattr(unit.config, key) for key in AT_START}
+        unit.config = msgspec.structs.replace(vnode, **kept)
+        unit.coming = vnode
+    if image is not None:
+        service.staging.name(unit, image)
+    service.publish(unit)
+    if new and vnode.autostart:
+        service.post(unit, events.StartRequested())
