@@ -54,9 +54,9 @@ memory = "64M"
 inject = true
 autostart = {autostart}
 [vnode.watch]
-irq = {{ period_ms = 5, limit_ms = 300 }}
-sched = {{ period_ms = 5, limit_ms = 450 }}
-user = {{ period_ms = 5, limit_ms = 600 }}
+irq = {{ period_ms = 5, limit_ms = 500 }}
+sched = {{ period_ms = 5, limit_ms = 700 }}
+user = {{ period_ms = 5, limit_ms = 900 }}
 boot_timeout_ms = 1500
 probe_ms = 400
 [vnode.restart]
