@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from crashdump.quota import Limits
+from kexec_restart import fast_boot
 from watchdog import toml_lines
 from watchdog.errors import ConfigError, Mistake
 from watchdog.table_reader import Reader, read_table
@@ -110,12 +111,18 @@ class VnodeConfig(Base, frozen=True):
     memory: str
     initrd: str = ""
     cmdline: str = ""
+    fast_boot: bool = False
     devices: tuple[str, ...] = ()
     autostart: bool = True
     inject: bool = False
     grants: tuple[GrantConfig, ...] = ()
     watch: VnodeWatch = VnodeWatch()
     restart: Restart = Restart()
+
+    @property
+    def words(self) -> str:
+        """The user's part of the command line: `cmdline`, behind the words of `fast_boot`."""
+        return f"{fast_boot.CMDLINE} {self.cmdline}".strip() if self.fast_boot else self.cmdline
 
     @property
     def span(self) -> Span:
