@@ -54,6 +54,8 @@ def test_the_wheel_holds_every_package_and_what_the_modules_are_built_from(wheel
     names = set(zipfile.ZipFile(wheel).namelist())
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "tui"}
     assert {f"vnode_debug_bundle/{package}/__init__.py" for package in packages} <= names
+    units = [path.name for path in (ROOT / "watchdog/systemd").iterdir()]
+    assert units and {f"vnode_debug_bundle/watchdog/systemd/{unit}" for unit in units} <= names
     sources = [p for p in (ROOT / "adeos").rglob("*") if p.suffix in (".c", ".h", ".S")]
     assert sources
     for source in sources:

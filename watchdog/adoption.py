@@ -50,6 +50,8 @@ def adopt(
 ) -> tuple[Vnode, Actions]:
     """The vnode's state and what to do about it at once; `slots`: its images, as stored."""
     incarnation = max(found.incarnation, found.bridge_incarnation)
+    if found.fault is not None and found.fault.incarnation < found.incarnation:
+        found = replace(found, fault=None)  # the predecessor's, still in memory: dealt with
     vnode = Vnode(
         policy=policy,
         reason=found.reason,

@@ -136,6 +136,7 @@ async def _stand_by(machine: Machine, config: Config, stage: Stage) -> Led:
     alive = loop.create_task(notify.keep_alive(lambda: next(looks)))
     try:
         await asyncio.to_thread(read_ahead, config, stage)
+        realtime.enter(realtime=config.watch.realtime)  # what it lacks is told when it leads
         return await standby.wait(machine)
     finally:
         alive.cancel()

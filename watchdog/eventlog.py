@@ -15,11 +15,16 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 LIMIT = 4 << 20
+OFTEN = 60
+"""Records of one event of one vnode in EVERY_S seconds: a vnode that flaps must not push out all
+that is known of the others."""
+EVERY_S = 60.0
 TAIL = 1 << 16
 """Bytes looked through for the last record of an earlier daemon."""
 NAME = "events.jsonl"
@@ -36,6 +41,7 @@ class EventLog:
         self._queue: queue.Queue[Record | None] = queue.Queue(4096)
         self._thread = threading.Thread(target=self._drain, name="events", daemon=True)
         self._failed = ""
+        self._rate = _Rate()
         self._seq = _last_seq(self.path)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         size = os.fstat(self._fd).st_size
@@ -48,6 +54,11 @@ class EventLog:
 
     def put(self, record: Record) -> None:
         """Take a record; one that does not fit is counted and dropped.  Never blocks."""
+        skipped = self._rate.skipped(record, time.monotonic())
+        if skipped is None:
+            return
+        if skipped:
+            record = record | {"skipped_before": skipped}
         try:
             self._queue.put_nowait(record)
         except queue.Full:
@@ -98,6 +109,23 @@ class EventLog:
         if self._failed != str(error):
             self._failed = str(error)
             print(f"error: events {self.path}: {error.strerror or error}", file=sys.stderr)
+
+
+class _Rate:
+    """How often each event of each vnode came."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[object, object], tuple[float, int]] = {}
+
+    def skipped(self, record: Record, now: float) -> int | None:
+        """None when the record is one too many, else how many were before it."""
+        key = record.get("event"), record.get("vnode")
+        began, count = self._seen.get(key, (now, 0))
+        if now - began >= EVERY_S:
+            self._seen[key] = now, 1
+            return max(count - OFTEN, 0)
+        self._seen[key] = began, count + 1
+        return 0 if count < OFTEN else None
 
 
 def _last_seq(path: Path) -> int:

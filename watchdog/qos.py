@@ -74,9 +74,6 @@ def mistakes(records: Iterable[Mapping[str, Any]]) -> dict[int, Mistakes]:
     since: dict[int, tuple[str, float]] = {}
     for record in records:
         vnode, when, state = record.get("vnode"), record.get("time"), record.get("event")
-        if state == "daemon":
-            since.clear()  # nobody watched until now
-            continue
         if not isinstance(vnode, int) or not isinstance(when, int | float):
             continue
         if state == "adopted":
@@ -85,7 +82,8 @@ def mistakes(records: Iterable[Mapping[str, Any]]) -> dict[int, Mistakes]:
             one = found.setdefault(vnode, Mistakes())
             one.name = str(record.get("name", ""))
             was, began = since.get(vnode, ("", when))
-            _end(one, was, str(state), max(when - began, 0.0))
+            if was == record["was"]:  # else nobody watched meanwhile
+                _end(one, was, str(state), max(when - began, 0.0))
             since[vnode] = str(state), when
     return found
 

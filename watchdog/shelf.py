@@ -32,12 +32,15 @@ class Shelf:
     def load(self, vnode: int) -> Slots | None:
         """What is known of a vnode's slots, None when nothing is.
 
-        OSError, or msgspec.DecodeError (a ValueError) for a damaged file.
+        OSError, or ValueError (msgspec.DecodeError is one) for a damaged file.
         """
         try:
-            return msgspec.json.decode(self._file(vnode).read_bytes(), type=Slots)
+            slots = msgspec.json.decode(self._file(vnode).read_bytes(), type=Slots)
         except FileNotFoundError:
             return None
+        if slots.first not in NAMES or slots.running not in ("", *NAMES):
+            raise ValueError(f"slots {slots.first[:9]!r}, {slots.running[:9]!r} are none")
+        return slots
 
     def vnodes(self) -> list[int]:
         """The vnodes that have slots."""

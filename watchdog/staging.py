@@ -131,8 +131,8 @@ class Staging:
                 self._saved[unit.id] = slots
 
     def _write(self, vnode: int, slots: Slots) -> None:
-        self.shelf.copy(slots, self.stage)
         self.shelf.save(vnode, slots)
+        self.shelf.copy(slots, self.stage)
 
     async def add(self, unit: Unit, spec: Spec, name: str | None) -> str:
         """Stage an image in a slot, the free one when `name` is None; the slot.  ImageError.

@@ -30,6 +30,8 @@ CLAIM_S = 0.005
 """Between two attempts: a dying process gives its mappings up after a while."""
 HUNG_S = 5.0
 """A leader that lives and has not ticked for so long is killed."""
+START_S = 120.0
+"""The same for one that starts or ends: it reads images, waits for the disk, and does not tick."""
 
 
 class Led(NamedTuple):
@@ -39,7 +41,7 @@ class Led(NamedTuple):
     beat_tsc: int
 
 
-async def wait(machine: Machine, hung_s: float = HUNG_S) -> Led:
+async def wait(machine: Machine) -> Led:
     """Return as the machine's owner: at once when nobody ever led, else when who led is dead."""
     waits = False
     while True:
@@ -52,7 +54,7 @@ async def wait(machine: Machine, hung_s: float = HUNG_S) -> Led:
             notify("READY=1\nSTATUS=standby")
             log.write("info", "standby", pid=os.getpid(), leader=owner)
         if owner:
-            await _outlive(machine, owner, hung_s)
+            await _outlive(machine, owner)
         else:
             await asyncio.sleep(CLAIM_S if led is not None else POLL_S)
 
@@ -76,7 +78,7 @@ def _claimed(machine: Machine) -> bool:
     return True
 
 
-async def _outlive(machine: Machine, owner: int, hung_s: float) -> None:
+async def _outlive(machine: Machine, owner: int) -> None:
     """Return when the owner is dead, or is the owner no more."""
     try:
         pidfd = os.pidfd_open(owner)
@@ -86,14 +88,14 @@ async def _outlive(machine: Machine, owner: int, hung_s: float) -> None:
     died = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(pidfd, died.set)
-    pace = _Pace(hung_s)
+    pace = _Pace()
     try:
         while not _dead(pidfd) and machine.info().owner_pid == owner:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(died.wait(), POLL_S)
-            if pace.hung(_beat(machine), time.monotonic()):
-                log.write("error", "leader-hangs", pid=owner, seconds=hung_s)
-                with contextlib.suppress(ProcessLookupError):
+            if pace.hung(_beat(machine, owner), time.monotonic()):
+                log.write("error", "leader-hangs", pid=owner, seconds=pace.still)
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     finally:
         loop.remove_reader(pidfd)
@@ -104,22 +106,22 @@ def _dead(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], 0)[0])
 
 
-def _beat(machine: Machine) -> int:
-    """The leader's last tick; 0 before its first."""
+def _beat(machine: Machine, owner: int) -> int:
+    """The ticks of the owner; 0 while it starts, or ends in order."""
     try:
         head = RootBridge.open(machine).head()
     except AdeosError:
         return 0
-    return head.beat_tsc if head is not None else 0
+    return head.beat if head is not None and head.pid == owner else 0
 
 
 class _Pace:
     """Whether a beat has stood still; time in which we ourselves stood still does not count."""
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
+        self.still = 0.0
+        """How long it has, seconds."""
         self._beat = -1
-        self._still = 0.0
         self._last = 0.0
 
     def hung(self, beat: int, now: float) -> bool:
@@ -127,10 +129,8 @@ class _Pace:
         passed = min(now - self._last, 2 * POLL_S) if self._last else 0.0
         self._last = now
         if beat != self._beat:
-            self._beat, self._still = beat, 0.0
+            self._beat, self.still = beat, 0.0
             return False
-        self._still += passed
-        if self._still < self.limit:
-            return False
-        self._still = 0.0
-        return True
+        before, limit = self.still, HUNG_S if beat else START_S
+        self.still += passed
+        return before < limit <= self.still

@@ -49,6 +49,12 @@ CASES = [
     ({**PARKED, "word": S.FENCED, "recorded": True}, S.FENCED, ""),
     ({**PARKED, "word": S.RESTARTING, **OPEN}, S.RESTARTING, "Fence"),
     ({**PARKED, "word": S.LOADING}, S.RESTARTING, "Fence"),
+    # killed before the successor was in memory: its predecessor's crash is recorded
+    (
+        {**PARKED, "word": S.RESTARTING, "incarnation": 4, "fault": PANIC, "open_incident": True},
+        S.RESTARTING,
+        "Fence",
+    ),
     ({**PARKED, "word": S.STOPPED}, S.STOPPED, "Fence"),
     ({**PARKED, "word": S.HALTED, "recorded": True}, S.HALTED, "Release"),
     ({**PARKED, "word": None}, S.STOPPED, "Fence"),

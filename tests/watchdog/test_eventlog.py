@@ -99,6 +99,22 @@ def test_a_full_disk_is_told_once_and_harms_nobody(tmp_path, monkeypatch, capfd)
     assert capfd.readouterr().err.count("No space left") == 1
 
 
+def test_a_vnode_that_flaps_does_not_push_out_the_others(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(eventlog.time, "monotonic", lambda: clock[0])
+    made = EventLog(tmp_path)
+    made.start()
+    for _ in range(1000):
+        made.put({"event": "suspect", "vnode": 2})
+    made.put({"event": "suspect", "vnode": 3})
+    clock[0] = eventlog.EVERY_S
+    made.put({"event": "suspect", "vnode": 2})
+    made.stop()
+    found = list(read(tmp_path))
+    assert [one["vnode"] for one in found] == [2] * eventlog.OFTEN + [3, 2]
+    assert found[-1]["skipped_before"] == 1000 - eventlog.OFTEN
+
+
 def test_records_that_do_not_fit_are_counted(tmp_path):
     made = EventLog(tmp_path)
     for number in range(5000):

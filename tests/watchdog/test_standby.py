@@ -24,7 +24,7 @@ from watchdog import notify
 from watchdog.client import Client
 from watchdog.errors import WatchdogError
 from watchdog.eventlog import read
-from watchdog.standby import POLL_S, _Pace
+from watchdog.standby import HUNG_S, POLL_S, START_S, _Pace
 
 HERE = Path(__file__).resolve()
 
@@ -278,6 +278,7 @@ def test_killed_in_turn_at_random_moments_of_incidents(pair):
     assert messages == [f"round {n}" for n in range(1, ROUNDS + 1)], pair.log()
     failed = [one.incarnation for one in found]
     assert failed == sorted(set(failed)), "no incarnation recorded twice"
+    assert len(pair.hardware.starts) == ROUNDS + 1, "one start a fault"
     assert len(set(pair.hardware.claims)) == len(pair.hardware.claims) == ROUNDS + 1
     took.sort()
     print(f"{ROUNDS} kills: answers after {took[len(took) // 2]:.2f} s, at most {took[-1]:.2f} s")
@@ -294,9 +295,16 @@ def test_two_standbys_at_boot_make_a_leader_and_a_standby(pair):
 
 
 def test_time_in_which_the_standby_stood_still_is_not_the_leaders():
-    pace = _Pace(1.0)
+    pace = _Pace()
     assert not pace.hung(7, 100.0)
     assert not pace.hung(7, 160.0), "a minute asleep counts as one look"
-    looks = [pace.hung(7, 160.0 + n * POLL_S) for n in range(1, 12)]
-    assert looks.count(True) == 1 and looks.index(True) >= 7
-    assert not pace.hung(8, 161.3)
+    looks = [pace.hung(7, 160.0 + n * POLL_S) for n in range(1, 100)]
+    assert looks.count(True) == 1, "said once"
+    assert abs(looks.index(True) * POLL_S - HUNG_S) <= 3 * POLL_S
+    assert not pace.hung(8, 180.0)
+
+
+def test_a_leader_that_starts_has_more_time():
+    pace = _Pace()
+    looks = [pace.hung(0, 1.0 + n * POLL_S) for n in range(int(START_S / POLL_S) + 2)]
+    assert looks.index(True) * POLL_S >= START_S - 2 * POLL_S
