@@ -7,11 +7,14 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import BindingType
+from textual.css.query import NoMatches
 from textual.screen import Screen
 
 from tui import keys, themes
@@ -82,9 +85,9 @@ class Dashboard(App[None]):
         return Overview()
 
     def on_mount(self) -> None:
-        self.run_worker(self._watch(), group="watch")
-        self.run_worker(self._list_incidents(), group="incidents")
-        self.run_worker(self._measure(), group="measure")
+        self.run_worker(self._watch, group="watch")
+        self.run_worker(self._list_incidents, group="incidents")
+        self.run_worker(self._measure, group="measure")
 
     # What is seen
 
@@ -92,9 +95,14 @@ class Dashboard(App[None]):
         while True:
             self.look = await off_loop(self.client.look)
             self.recorder.add(self.look)
-            if self.board is not None:
-                self.board.show(self.look)
+            self._tell(lambda board: board.show(self.look))
             await asyncio.sleep(self._period)
+
+    def _tell(self, news: Callable[[Board], None]) -> None:
+        """News for the board in front; one that is being taken down has no widgets any more."""
+        if self.board is not None:
+            with suppress(NoMatches):
+                news(self.board)
 
     async def _list_incidents(self) -> None:
         stamp: tuple[int, ...] = ()
@@ -104,8 +112,7 @@ class Dashboard(App[None]):
                 if now != stamp:
                     self.incidents = await off_loop(self.client.incidents)
                     stamp = now
-                    if self.board is not None:
-                        self.board.show_incidents(self.incidents)
+                    self._tell(lambda board: board.show_incidents(self.incidents))
             except Exception as error:
                 self.say(one_line(error), bad=True)
                 await asyncio.sleep(10 * INCIDENTS_S)
@@ -125,7 +132,7 @@ class Dashboard(App[None]):
     def board(self) -> Board | None:
         """The screen in front, dialogs not counted."""
         boards = [screen for screen in self.screen_stack if isinstance(screen, Board)]
-        return boards[-1] if boards else None
+        return boards[-1] if boards and boards[-1].ready else None
 
     def say(self, text: str, *, bad: bool = False) -> None:
         """A message in the corner."""
@@ -229,7 +236,7 @@ class Dashboard(App[None]):
 
     def _do(self, action: Action, vnodes: Sequence[int]) -> None:
         if action.verb:
-            self.run_worker(self._ask(action, vnodes), group="ask")
+            self.run_worker(partial(self._ask, action, vnodes), group="ask")
             return
         words = action.readonly if self.readonly and action.readonly else action.program
         # gdb takes several vnodes; the others take one

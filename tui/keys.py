@@ -66,7 +66,7 @@ KEYS: tuple[Key, ...] = (
     Key("logs", "follow", "f", "follow what is added", "follow"),
     Key("logs", "wrap", "w", "wrap long lines", "wrap"),
     Key("logs", "level", "l", "only the next worse level", "level"),
-    Key("logs", "context", "x", "lines kept around a hit of the filter: 0, 2, 5", "context"),
+    Key("logs", "context", "x", "lines around a hit of the filter: 0, 2, 5", "context"),
     Key("logs", "previous", "p", "the log of the incarnation before", "previous"),
     Key("incidents", "incident-open", "enter", "the report", "open", "report"),
     Key("incidents", "incident-gdb", "g", "gdb on its dump", "act('gdb')", "gdb"),

@@ -7,6 +7,7 @@ Limits: no terminal is emulated; full-screen programs want the real console (its
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import ClassVar
 
 from textual import events
@@ -97,7 +98,7 @@ class ConsolePane(Pane):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.run_worker(self._send(event.value), group="type")
+        self.run_worker(partial(self._send, event.value), group="type")
         event.input.clear()
 
     async def _send(self, text: str) -> None:

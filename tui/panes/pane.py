@@ -10,6 +10,7 @@ from textual.containers import Vertical
 
 from tui.look import Piece, Role
 from tui.off_loop import off_loop, one_line
+from tui.text import wrapped
 from tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tui.client import Client
 
 T = TypeVar("T")
+ERROR_WIDTH = 78
+"""Of a pane that has not been laid out yet."""
 
 
 class Pane(Vertical):
@@ -36,7 +39,7 @@ class Pane(Vertical):
 
     def begin(self) -> None:
         """It came in front, or is to be read anew."""
-        self.run_worker(self._guarded(), group="read", exclusive=True)
+        self.run_worker(self._guarded, group="read", exclusive=True)
 
     def end(self) -> None:
         """It is not in front any more."""
@@ -47,7 +50,8 @@ class Pane(Vertical):
         try:
             await self.read()
         except Exception as error:  # a vnode can make any reader stumble; the screen stays
-            lines.show([Piece(one_line(error), Role.BAD)])
+            width = lines.size.width or ERROR_WIDTH
+            lines.show([Piece(part, Role.BAD) for part in wrapped(one_line(error), width)])
 
     async def read(self) -> None:
         """Reads and shows it; an error is shown in the last of its line widgets."""

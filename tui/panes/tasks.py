@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -110,7 +111,7 @@ class TasksPane(Pane):
         """Another task is under the cursor: its stack."""
         task = self._tasks.get(self._grid.cursor_key)
         if task is not None:
-            self.run_worker(self._show_stack(task), group="stack", exclusive=True)
+            self.run_worker(partial(self._show_stack, task), group="stack", exclusive=True)
 
     async def _show_stack(self, task: Task) -> None:
         await asyncio.sleep(0.05)  # a cursor that runs over the list asks for one stack

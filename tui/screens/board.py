@@ -75,7 +75,11 @@ class Board(Screen[None]):
     def dashboard(self) -> Dashboard:
         return cast("Dashboard", self.app)
 
+    ready = False
+    """Whether its widgets are there; a look may come before that."""
+
     def on_mount(self) -> None:
+        self.ready = True
         self.refill()
 
     def on_screen_resume(self) -> None:
@@ -83,8 +87,9 @@ class Board(Screen[None]):
 
     def refill(self) -> None:
         """Shows what the dashboard knows already."""
-        self.show(self.dashboard.look)
-        self.show_incidents(self.dashboard.incidents)
+        if self.ready:
+            self.show(self.dashboard.look)
+            self.show_incidents(self.dashboard.incidents)
 
     # What is seen
 
@@ -168,13 +173,12 @@ class Board(Screen[None]):
 
 def head(look: Look, title: str, readonly: bool) -> Text:
     """The first line: what is shown, the watcher's health, how many vnodes are in which state."""
-    words = [title or "vnodes"]
+    words = ["read-only"] if readonly else []
+    words.append(title or "vnodes")
     counts = Counter(vnode.row.state for vnode in look.vnodes)
     words.append(", ".join(f"{count} {word}" for word, count in counts.most_common()) or "none")
     if look.root is not None:
         words.append(f"{state(look.root).text}: {look.root.reason}, {look.late_ticks} late ticks")
     elif look.granted:
         words.append("as granted to this vnode")
-    if readonly:
-        words.append("read-only")
     return Text(safe(" │ ".join(words)), no_wrap=True, overflow="ellipsis")

@@ -22,7 +22,7 @@ class Help(ModalScreen[None]):
     DEFAULT_CSS = """
     Help { align: center middle; background: $background 60%; }
     Help > Vertical {
-        width: 74; max-width: 96%; height: 90%; border: round $primary; background: $surface;
+        width: 76; max-width: 96%; height: 90%; border: round $primary; background: $surface;
         padding: 0 1; border-title-color: $accent;
     }
     """
@@ -52,7 +52,7 @@ def help_lines(keymap: Mapping[str, str]) -> Iterator[Piece]:
         for key in KEYS:
             if key.place == place:
                 spelled = shown(keymap.get(key.id, key.key))
-                yield Piece(f"  {spelled:10} {key.text:48} {key.id}")
+                yield Piece(f"  {spelled:9} {key.text:42} {key.id}")
     yield Piece("marks", Role.TITLE)
     for word, (mark, role) in STATES.items():
         yield Piece(f"  {mark} {word}", role)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class IncidentKeys(Board):
         elif name in PROGRAMS:
             self.dashboard.hand_over(PROGRAMS[name], "--incident", str(one.id))
         else:
-            self.run_worker(self._write(name, one.id), group="write")
+            self.run_worker(partial(self._write, name, one.id), group="write")
 
     async def _write(self, name: str, number: int) -> None:
         """A file in the directory that the dashboard was started in."""

@@ -51,7 +51,7 @@ class ReportScreen(IncidentKeys):
 
     def on_mount(self) -> None:
         self._list()
-        self.run_worker(self._load(), group="report", exclusive=True)
+        self.run_worker(self._load, group="report", exclusive=True)
 
     async def _load(self) -> None:
         try:

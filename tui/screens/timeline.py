@@ -38,6 +38,7 @@ LOG_LINES = 400
 class Timeline(Board):
     """It follows the present until it is scrubbed back."""
 
+    AUTO_FOCUS = "Lanes"
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings("timeline")
     DEFAULT_CSS = """
     Timeline > Lanes { max-height: 60%; }
@@ -56,7 +57,7 @@ class Timeline(Board):
         yield Lines()
 
     def on_mount(self) -> None:
-        self.run_worker(self._read_logs(), group="logs")
+        self.run_worker(self._read_logs, group="logs")
 
     def title_line(self) -> str:
         return f"timeline, {ZOOMS[self._zoom]} s a column"

@@ -47,7 +47,7 @@ class Twins(Board):
 
     def action_reread(self) -> None:
         """Read both anew."""
-        self.run_worker(self._read(), group="twins", exclusive=True)
+        self.run_worker(self._read, group="twins", exclusive=True)
 
     async def _read(self) -> None:
         kernels = self.dashboard.client.kernels

@@ -45,7 +45,10 @@ class VnodeScreen(VnodeKeys):
         for binding in keys.bindings("lists", "vnodes", "a vnode")
         if getattr(binding, "id", "") not in ("open", "twins")
     ]
-    DEFAULT_CSS = "VnodeScreen TabPane { padding: 0; } VnodeScreen Tabs { height: 2; }"
+    DEFAULT_CSS = """
+    VnodeScreen TabbedContent, VnodeScreen ContentSwitcher, VnodeScreen TabPane { height: 1fr; }
+    VnodeScreen TabPane { padding: 0; }
+    """
 
     def __init__(self, vnode: int) -> None:
         super().__init__()

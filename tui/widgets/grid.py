@@ -52,7 +52,7 @@ class Row(NamedTuple):
 class Grid(ScrollView, can_focus=True):
     """Rows under headings, with a cursor, marks, a filter and an order."""
 
-    DEFAULT_CSS = "Grid { height: 1fr; overflow-x: hidden; }" + css("Grid")
+    DEFAULT_CSS = "Grid { height: 1fr; scrollbar-size: 1 1; overflow-x: hidden; }" + css("Grid")
     COMPONENT_CLASSES: ClassVar[set[str]] = CLASSES
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "cursor(-1)", show=False),
@@ -125,8 +125,12 @@ class Grid(ScrollView, can_focus=True):
             at = top + y - 1
             old = before[at] if at < len(before) else None
             new = self._rows[at] if at < len(self._rows) else None
-            if old != new:
+            if self._seen(old) != self._seen(new):
                 self._dirty(y)
+
+    def _seen(self, row: Row | None) -> list[Piece] | None:
+        """What a row shows in the columns that there is room for."""
+        return None if row is None else [row.pieces[place] for place, _, _ in self._fitting]
 
     def _dirty(self, y: int) -> None:
         self.refresh(Region(0, y, self.size.width, 1))

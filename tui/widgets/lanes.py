@@ -28,7 +28,7 @@ class Cell(NamedTuple):
     role: Role
 
 
-class Lanes(Widget):
+class Lanes(Widget, can_focus=True):
     """Time runs to the right; `picked` is the column under the cursor."""
 
     DEFAULT_CSS = "Lanes { height: auto; }" + css("Lanes")

@@ -28,7 +28,7 @@ BREAK = Piece("┄┄", Role.DIM)
 class Lines(ScrollView, can_focus=True):
     """Pieces, one a line."""
 
-    DEFAULT_CSS = "Lines { height: 1fr; }" + css("Lines")
+    DEFAULT_CSS = "Lines { height: 1fr; scrollbar-size: 1 1; }" + css("Lines")
     COMPONENT_CLASSES: ClassVar[set[str]] = CLASSES
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("k", "scroll_up", show=False),
@@ -141,11 +141,15 @@ class Lines(ScrollView, can_focus=True):
             self._widest = max(self._widest, cell_len(text))
 
     def _resize(self) -> None:
-        wide = 0 if self.wrapping else self._widest
-        self.virtual_size = Size(max(wide, self.size.width), len(self._drawn))
+        self.virtual_size = Size(0 if self.wrapping else self._widest, len(self._drawn))
         if self.following:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self.call_after_refresh(self._to_end)
         self.refresh()
+
+    def _to_end(self) -> None:
+        if self.following:
+            # forced: before its first layout it has no scrollbar, and Textual would not scroll
+            self.scroll_end(animate=False, immediate=True, x_axis=False, force=True)
 
     def on_resize(self, event: events.Resize) -> None:
         self._arrange()
