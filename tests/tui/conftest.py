@@ -180,7 +180,10 @@ def text_of(pilot: Pilot[None]) -> str:
 
 async def shows(pilot: Pilot[None], *words: str) -> str:
     """The screen once it shows all these words."""
-    await until(lambda: all(word in text_of(pilot) for word in words), f"{words} on the screen")
+    end = time.monotonic() + LIMIT_S
+    while not all(word in text_of(pilot) for word in words):
+        assert time.monotonic() < end, f"waited {LIMIT_S} s for {words} on\n{text_of(pilot)}"
+        await asyncio.sleep(0.02)
     return text_of(pilot)
 
 

@@ -30,9 +30,9 @@ def test_a_row_for_the_root_and_each_vnode_at_every_size(bench, size):
             text = await shows(pilot, "root", "alpha", "● running", "beta")
             assert all(len(line) <= size[0] for line in text.splitlines())
             if size[0] >= 80:
-                await shows(pilot, "10/10/10", "ok", "2 Kernel pan", "● watching: daemon 4711")
+                await shows(pilot, "10/10/10", "ok", "2 Kernel pa", "● watching: daemon 4711")
             if size[0] >= 160:
-                await shows(pilot, "16M/64M", "25%", "▇")
+                await shows(pilot, "16M/64M", "25%", "█")
 
     run(work)
 

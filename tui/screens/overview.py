@@ -37,7 +37,7 @@ COLUMNS = (
     Column("memory", "MEMORY", 10, right=True, rank=9),
     Column("restarts", "RST", 3, right=True, rank=7),
     Column("incident", "INCIDENT", 12, rank=12, grows=True),
-    Column("held", "HELD BY", 14, rank=6),
+    Column("held", "HELD BY", 18, rank=6),
     Column("cpus", "CPUS", 6, rank=5),
 )
 

@@ -212,9 +212,10 @@ class Grid(ScrollView, can_focus=True):
         to = max(0, min(to, len(self._rows) - 1))
         top = round(self.scroll_y)
         changed = to != self.cursor
-        self._dirty(self.cursor - top + 1)
-        self.cursor = to
-        self._dirty(to - top + 1)
+        if changed:
+            self._dirty(self.cursor - top + 1)
+            self._dirty(to - top + 1)
+            self.cursor = to
         seen = max(self.size.height - 1, 1)
         if follow and not top <= to < top + seen:
             self.scroll_to(y=to if to < top else to - seen + 1, animate=False, immediate=True)
