@@ -21,7 +21,7 @@ from tui import keys, themes
 from tui.actions import ACTIONS, Action, blast_radius, needs_answer
 from tui.client import Client
 from tui.look import Look
-from tui.off_loop import off_loop, one_line
+from tui.off_loop import off_loop, one_line, start
 from tui.recorder import Recorder
 from tui.screens.board import Board
 from tui.screens.confirm import Confirm
@@ -85,9 +85,9 @@ class Dashboard(App[None]):
         return Overview()
 
     def on_mount(self) -> None:
-        self.run_worker(self._watch, group="watch")
-        self.run_worker(self._list_incidents, group="incidents")
-        self.run_worker(self._measure, group="measure")
+        start(self, self._watch, "watch")
+        start(self, self._list_incidents, "incidents")
+        start(self, self._measure, "measure")
 
     # What is seen
 
@@ -236,7 +236,7 @@ class Dashboard(App[None]):
 
     def _do(self, action: Action, vnodes: Sequence[int]) -> None:
         if action.verb:
-            self.run_worker(partial(self._ask, action, vnodes), group="ask")
+            start(self, partial(self._ask, action, vnodes), "ask")
             return
         words = action.readonly if self.readonly and action.readonly else action.program
         # gdb takes several vnodes; the others take one

@@ -5,10 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from textual.dom import DOMNode
 
 T = TypeVar("T")
+
+
+def start(
+    node: DOMNode,
+    work: Callable[[], Coroutine[Any, Any, None]],
+    group: str,
+    *,
+    exclusive: bool = False,
+) -> None:
+    """Runs `work` on the loop as a worker of a node; `exclusive` ends the group's one before it.
+
+    A function, not a coroutine: one that is cancelled before it began must not be left unawaited.
+    """
+    node.run_worker(work, group=group, exclusive=exclusive)  # type: ignore[arg-type]  # textual's
 
 
 async def off_loop(work: Callable[[], T]) -> T:

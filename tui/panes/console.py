@@ -18,7 +18,7 @@ from textual.widgets import Input
 from introspect.printk import printable
 from tui import keys
 from tui.look import Piece
-from tui.off_loop import one_line
+from tui.off_loop import one_line, start
 from tui.panes.pane import Pane
 from tui.widgets.lines import Lines
 
@@ -98,7 +98,7 @@ class ConsolePane(Pane):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.run_worker(partial(self._send, event.value), group="type")
+        start(self, partial(self._send, event.value), "type")
         event.input.clear()
 
     async def _send(self, text: str) -> None:

@@ -80,4 +80,4 @@ class CpusPane(Pane):
 def _row(cpu: Cpu) -> Row:
     at = cpu.stack[0] if cpu.registers and cpu.stack else "-"
     pieces = (Piece(str(cpu.cpu)), Piece(cpu.state), Piece(at))
-    return Row(str(cpu.cpu), pieces, (cpu.cpu, cpu.state, at))
+    return Row(str(cpu.cpu), pieces, {"cpu": cpu.cpu, "state": cpu.state, "at": at})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from textual.containers import Vertical
 
 from tui.look import Piece, Role
-from tui.off_loop import off_loop, one_line
+from tui.off_loop import off_loop, one_line, start
 from tui.text import wrapped
 from tui.widgets.lines import Lines
 
@@ -39,7 +39,7 @@ class Pane(Vertical):
 
     def begin(self) -> None:
         """It came in front, or is to be read anew."""
-        self.run_worker(self._guarded, group="read", exclusive=True)
+        start(self, self._guarded, "read", exclusive=True)
 
     def end(self) -> None:
         """It is not in front any more."""

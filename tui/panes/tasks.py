@@ -13,6 +13,7 @@ from textual.binding import BindingType
 
 from tui import keys
 from tui.look import Piece, Role
+from tui.off_loop import start
 from tui.panes.pane import Pane
 from tui.widgets.grid import Column, Grid, Row
 from tui.widgets.lines import Lines
@@ -48,7 +49,10 @@ def _row(task: Task, depth: int) -> Row:
         Piece(str(task.cpu)),
         Piece("  " * min(depth, DEPTH_MAX) + task.comm, kind),
     )
-    sort = (task.pid, task.ppid, task.state, task.cpu, task.comm)
+    sort = {
+        "pid": task.pid, "parent": task.ppid, "state": task.state, "cpu": task.cpu,
+        "comm": task.comm,
+    }  # fmt: skip
     return Row(f"{task.address:x}", pieces, sort)
 
 
@@ -63,8 +67,8 @@ def tree_order(tasks: Sequence[Task]) -> list[tuple[Task, int]]:
     seen: set[int] = set()
     roots = [task for task in tasks if task.pid == 0] + children.get(-1, [])
     # those that hang on a circle come last, from its first task on
-    for start in [*roots, *tasks]:
-        stack = [(start, 0)]
+    for root in [*roots, *tasks]:
+        stack = [(root, 0)]
         while stack:
             task, depth = stack.pop()
             if task.address in seen:
@@ -111,7 +115,7 @@ class TasksPane(Pane):
         """Another task is under the cursor: its stack."""
         task = self._tasks.get(self._grid.cursor_key)
         if task is not None:
-            self.run_worker(partial(self._show_stack, task), group="stack", exclusive=True)
+            start(self, partial(self._show_stack, task), "stack", exclusive=True)
 
     async def _show_stack(self, task: Task) -> None:
         await asyncio.sleep(0.05)  # a cursor that runs over the list asks for one stack

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tui.off_loop import off_loop, one_line
+from tui.off_loop import off_loop, one_line, start
 from tui.screens.board import Board
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class IncidentKeys(Board):
         elif name in PROGRAMS:
             self.dashboard.hand_over(PROGRAMS[name], "--incident", str(one.id))
         else:
-            self.run_worker(partial(self._write, name, one.id), group="write")
+            start(self, partial(self._write, name, one.id), "write")
 
     async def _write(self, name: str, number: int) -> None:
         """A file in the directory that the dashboard was started in."""

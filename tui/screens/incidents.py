@@ -117,7 +117,8 @@ def _group(name: str, own: Sequence[Incident]) -> Row:
         Piece(",".join(map(str, vnodes))),
         Piece(name, Role.TITLE if latest.crash else Role.PLAIN),
     )
-    return Row(name, pieces, (len(own), latest.opened, vnodes, name))
+    sort = {"count": len(own), "last": latest.opened, "vnodes": vnodes, "title": name}
+    return Row(name, pieces, sort)
 
 
 def _incident(one: Incident) -> Row:
@@ -135,10 +136,11 @@ def _incident(one: Incident) -> Row:
         Piece(down),
         Piece(one.outcome or "-"),
     )
-    sort = (
-        one.id, one.opened, one.vnode, one.incarnation, one.reason, str(one.state),
-        str(one.dump.state), running or 0, one.outcome,
-    )  # fmt: skip
+    sort = {
+        "id": one.id, "time": one.opened, "vnode": one.vnode, "inc": one.incarnation,
+        "reason": one.reason, "state": str(one.state), "dump": str(one.dump.state),
+        "down": running or 0, "outcome": one.outcome,
+    }  # fmt: skip
     return Row(str(one.id), pieces, sort)
 
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -94,25 +95,55 @@ class Overview(VnodeKeys):
         self.app.push_screen(Twins(*marked))
 
 
+SORTS: dict[str, Callable[[Vnode], Any]] = {
+    "id": lambda vnode: vnode.row.id,
+    "name": lambda vnode: vnode.row.name,
+    "state": lambda vnode: vnode.row.state,
+    "reason": lambda vnode: vnode.row.reason,
+    "inc": lambda vnode: vnode.row.incarnation,
+    "up": lambda vnode: _number(vnode.row.uptime_s),
+    "beats": lambda vnode: tuple(_number(slowest(vnode.row, layer)) for layer in LAYERS),
+    "irq": lambda vnode: _number(slowest(vnode.row, "irq")),
+    "sched": lambda vnode: _number(slowest(vnode.row, "sched")),
+    "user": lambda vnode: _number(slowest(vnode.row, "user")),
+    "detector": lambda vnode: level(vnode).text,
+    "cpu": lambda vnode: _number(vnode.usage.cpu if vnode.usage is not None else None),
+    "memory": lambda vnode: vnode.row.memory,
+    "restarts": lambda vnode: vnode.row.restarts,
+    "incident": lambda vnode: vnode.row.last_incident,
+    "held": lambda vnode: vnode.holder,
+    "cpus": lambda vnode: vnode.row.cpus,
+}
+"""What each column orders vnodes by."""
+
+
 def vnode_row(vnode: Vnode, recorder: Recorder, titles: dict[int, str]) -> Row:
-    """A vnode as a row."""
+    """A vnode as a row; its pieces are made when it is seen."""
+    return Row(
+        str(vnode.row.id),
+        partial(vnode_pieces, vnode, recorder, titles),
+        lambda column: SORTS[column](vnode),
+    )
+
+
+def vnode_pieces(vnode: Vnode, recorder: Recorder, titles: dict[int, str]) -> tuple[Piece, ...]:
+    """A piece a column."""
     row = vnode.row
-    word, detector = state(row), level(vnode)
     last = row.last_incident
     incident = f"{last} {titles.get(last, '')}".strip() if last else "-"
     usage = vnode.usage
     share = usage.cpu if usage is not None else None
     used = f"{size(usage.used)}/{size(usage.total)}" if usage is not None else size(row.memory)
-    pieces = (
+    return (
         Piece(str(row.id)),
         Piece(row.name, Role.TITLE),
-        word,
+        state(row),
         Piece(row.reason or "-", Role.PLAIN if row.reason else Role.DIM),
         Piece(str(row.incarnation)),
         Piece(since(row.uptime_s)),
         _rates(row),
         *(_beats(vnode, recorder, layer) for layer in range(len(LAYERS))),
-        detector,
+        level(vnode),
         Piece(f"{share:.0%}" if share is not None else "-"),
         Piece(used),
         Piece(str(row.restarts), Role.BUSY if row.restarts else Role.DIM),
@@ -120,13 +151,6 @@ def vnode_row(vnode: Vnode, recorder: Recorder, titles: dict[int, str]) -> Row:
         Piece(held_by(vnode) or "-", Role.HELD if vnode.holder else Role.DIM),
         Piece(",".join(map(str, row.cpus)) or "-"),
     )
-    rates = tuple(_number(slowest(row, layer)) for layer in LAYERS)
-    sort = (
-        row.id, row.name, row.state, row.reason, row.incarnation, _number(row.uptime_s),
-        rates, *rates, detector.text, _number(share), row.memory, row.restarts, last,
-        vnode.holder, row.cpus,
-    )  # fmt: skip
-    return Row(str(row.id), pieces, sort)
 
 
 def _rates(row: observe.Row) -> Piece:
@@ -161,18 +185,7 @@ def _root_row(row: observe.Row, late_ticks: int) -> Row:
     }
     blank = Piece("-", Role.DIM)
     pieces = tuple(texts.get(column.key, blank) for column in COLUMNS)
-    numbers: dict[str, object] = {
-        "id": 0,
-        "inc": row.incarnation,
-        "up": _number(row.uptime_s),
-        "beats": (-1.0,) * len(LAYERS),
-        "cpus": (),
-    }
-    words = ("name", "state", "reason", "detector")
-    sort = tuple(
-        texts.get(c.key, blank).text if c.key in words else numbers.get(c.key, -1) for c in COLUMNS
-    )
-    return Row("0", pieces, sort)
+    return Row("0", pieces, lambda column: SORTS[column](Vnode(row)))
 
 
 def _number(value: float | None) -> float:

@@ -11,7 +11,7 @@ from textual.containers import Horizontal
 
 from tui import keys
 from tui.look import Piece, Role
-from tui.off_loop import off_loop, one_line
+from tui.off_loop import off_loop, one_line, start
 from tui.report_lines import fact_lines, panel_lines, stage_lines
 from tui.screens.incident_keys import IncidentKeys
 from tui.widgets.grid import Column, Grid, Row
@@ -51,7 +51,7 @@ class ReportScreen(IncidentKeys):
 
     def on_mount(self) -> None:
         self._list()
-        self.run_worker(self._load, group="report", exclusive=True)
+        start(self, self._load, "report", exclusive=True)
 
     async def _load(self) -> None:
         try:
@@ -62,11 +62,11 @@ class ReportScreen(IncidentKeys):
         self._list()
 
     def _list(self) -> None:
-        rows = [Row(FIRST, (Piece(FIRST, Role.TITLE),), (0,))]
+        rows = [Row(FIRST, (Piece(FIRST, Role.TITLE),), {"panel": FIRST})]
         panels = self._report.panels if self._report is not None else ()
         rows += [
-            Row(panel.name, (Piece(panel.title, ROLES[str(panel.state)]),), (at + 1,))
-            for at, panel in enumerate(panels)
+            Row(panel.name, (Piece(panel.title, ROLES[str(panel.state)]),), {"panel": panel.title})
+            for panel in panels
         ]
         self.query_one("#panels", Grid).show(rows)
         self._show()

@@ -16,7 +16,7 @@ from textual.binding import BindingType
 
 from tui import keys
 from tui.look import LAYERS, STATES, Look, Piece, Role
-from tui.off_loop import off_loop
+from tui.off_loop import off_loop, start
 from tui.recorder import Point, divergence, events
 from tui.screens.board import Board
 from tui.text import since
@@ -57,7 +57,7 @@ class Timeline(Board):
         yield Lines()
 
     def on_mount(self) -> None:
-        self.run_worker(self._read_logs, group="logs")
+        start(self, self._read_logs, "logs")
 
     def title_line(self) -> str:
         return f"timeline, {ZOOMS[self._zoom]} s a column"

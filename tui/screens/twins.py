@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 
 from tui import keys
 from tui.look import Piece, Role
-from tui.off_loop import off_loop, one_line
+from tui.off_loop import off_loop, one_line, start
 from tui.screens.board import Board
 from tui.twins import Difference, differences
 from tui.widgets.grid import Column, Grid, Row
@@ -47,7 +47,7 @@ class Twins(Board):
 
     def action_reread(self) -> None:
         """Read both anew."""
-        self.run_worker(self._read, group="twins", exclusive=True)
+        start(self, self._read, "twins", exclusive=True)
 
     async def _read(self) -> None:
         kernels = self.dashboard.client.kernels
@@ -74,4 +74,4 @@ def _row(at: int, one: Difference) -> Row:
         Piece(one.left, Role.BUSY) if one.left else missing,
         Piece(one.right, Role.HELD) if one.right else missing,
     )
-    return Row(str(at), pieces, (one.section, one.left, one.right))
+    return Row(str(at), pieces, one._asdict())

@@ -7,7 +7,8 @@ costs a comparison a row, and drawing for those that are seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from textual import events
@@ -37,12 +38,34 @@ class Column(NamedTuple):
     """It takes what room is left."""
 
 
-class Row(NamedTuple):
-    """A row: its key, a piece a column, and what each column sorts by."""
+class Row:
+    """A row: its key, a piece a column, and what each column sorts by.
 
-    key: str
-    pieces: tuple[Piece, ...]
-    sort: tuple[Any, ...] = ()
+    Pieces may be given as a function, which is called when the row is seen or filtered; `sort` may
+    be one that takes the column's key.
+    """
+
+    __slots__ = ("_pieces", "_sort", "key")
+
+    def __init__(
+        self,
+        key: str,
+        pieces: tuple[Piece, ...] | Callable[[], tuple[Piece, ...]],
+        sort: Mapping[str, Any] | Callable[[str], Any] = MappingProxyType({}),
+    ) -> None:
+        self.key = key
+        self._pieces = pieces
+        self._sort = sort
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        if callable(self._pieces):
+            self._pieces = self._pieces()
+        return self._pieces
+
+    def sorts(self, column: str) -> Any:
+        """What it is ordered by in a column."""
+        return self._sort(column) if callable(self._sort) else self._sort[column]
 
     def text(self) -> str:
         """All of it, for filters."""
@@ -95,20 +118,18 @@ class Grid(ScrollView, can_focus=True):
 
     def show(self, rows: Sequence[Row]) -> None:
         """These rows, from now on; what did not change is not drawn again."""
-        fresh = {row.key: row for row in rows}
-        if fresh == self._all:
-            return
-        self._all = fresh
-        self.marks &= fresh.keys()
+        self._all = {row.key: row for row in rows}
+        self.marks &= self._all.keys()
         self._arrange()
 
     def _arrange(self) -> None:
         key = self.cursor_key
         before = self._rows
-        rows = [row for row in self._all.values() if matches(self.pattern, row.text())]
-        place = next((i for i, c in enumerate(self.columns) if c.key == self.order), None)
-        if place is not None:
-            rows.sort(key=lambda row: row.sort[place], reverse=self.reversed)
+        rows = [*self._all.values()]
+        if self.pattern:
+            rows = [row for row in rows if matches(self.pattern, row.text())]
+        if self.order:
+            rows.sort(key=lambda row: row.sorts(self.order), reverse=self.reversed)
         elif self.reversed:
             rows.reverse()
         self._rows = rows
@@ -275,8 +296,7 @@ class Grid(ScrollView, can_focus=True):
         cells = [Piece(MARK if row.key in self.marks else "  ", Role.TITLE)]
         for place, column, width in self._fitting:
             piece = row.pieces[place]
-            cells.append(Piece(fit(safe(piece.text), width, right=column.right), piece.role))
-            cells.append(Piece(GAP))
+            cells.append(Piece(fit(safe(piece.text), width, right=column.right) + GAP, piece.role))
         return cells
 
     def _head(self, width: int) -> Strip:

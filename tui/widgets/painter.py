@@ -41,25 +41,25 @@ class Painter:
 
     def __init__(self, widget: Widget) -> None:
         self._widget = widget
-        self._styles: dict[str, Style] = {}
+        self._styles: dict[tuple[Role, str], Style] = {}
 
     def renew(self) -> None:
         self._styles.clear()
 
-    def style(self, name: str) -> Style:
-        """The style of a component class of CLASSES, without its prefix."""
-        style = self._styles.get(name)
+    def style(self, role: Role, over: str = "") -> Style:
+        """The style of a role on this widget; `over` names a class of CLASSES laid over it."""
+        style = self._styles.get((role, over))
         if style is None:
-            partial = name in ("cursor", "marked")
-            style = self._widget.get_component_rich_style(f"painter--{name}", partial=partial)
-            self._styles[name] = style
+            style = self._widget.rich_style + self._component(role.value)
+            if over:
+                style += self._component(over, partial=over in ("cursor", "marked"))
+            self._styles[role, over] = style
         return style
 
+    def _component(self, name: str, *, partial: bool = False) -> Style:
+        return self._widget.get_component_rich_style(f"painter--{name}", partial=partial)
+
     def strip(self, pieces: Iterable[Piece], width: int, over: str = "") -> Strip:
-        """Pieces beside each other, filled up to `width`; `over` names a style laid over all."""
-        top = self.style(over) if over else Style.null()
-        base = self._widget.rich_style
-        segments = [
-            Segment(piece.text, base + self.style(piece.role.value) + top) for piece in pieces
-        ]
-        return Strip(segments).adjust_cell_length(width, base + top)
+        """Pieces beside each other, filled up to `width`."""
+        segments = [Segment(text, self.style(role, over)) for text, role in pieces]
+        return Strip(segments).adjust_cell_length(width, self.style(Role.PLAIN, over))
