@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(2400)]
 
 GDB = "vnode-debug attach --no-tasks 2"
+STOP = "vnode-debug attach --no-tasks --stop 2"
 
 # What /dev/vnode-peers gives and refuses, and what a mapping shows once its grant has ended.
 DEVICE = """
@@ -135,7 +136,7 @@ def test_log_of_the_running_kernel(granted: Peers) -> None:
 
 
 def test_without_the_grant_it_cannot_be_stopped(granted: Peers) -> None:
-    status, text = granted.console.run(f"{GDB} --stop --batch")
+    status, text = granted.console.run(f"{STOP} --batch")
     assert status == 1
     assert "may look at it, not stop it" in " ".join(text.split())
 
@@ -155,7 +156,7 @@ def test_it_is_stopped_stepped_and_let_go(peers: Peers) -> None:
         "detach",
     ]
     words = " ".join(f"-ex '{command}'" for command in commands)
-    status, text = peers.console.run(f"{GDB} --stop --batch {words}", timeout=900)
+    status, text = peers.console.run(f"{STOP} --batch {words}", timeout=900)
     assert status == 0, text
     assert re.search(r"Breakpoint 1, 0x\w+ in schedule_hrtimeout_range_clock", text), text
     assert re.search(r"#0 .*schedule_hrtimeout_range_clock", text)
@@ -168,7 +169,7 @@ def test_it_is_stopped_stepped_and_let_go(peers: Peers) -> None:
 def test_a_killed_debugger_leaves_nothing_behind(peers: Peers) -> None:
     peers.root("grant", "2", "--to", "1", "--control")
     console = peers.console
-    console.type(f"{GDB} --stop -q & sleep 60; kill -9 $! $(pidof gdb); wait")
+    console.type(f"{STOP} -q & sleep 60; kill -9 $! $(pidof gdb); wait")
     console.wait("sleep")
     console.run("true", timeout=900)
     end = time.monotonic() + 120
