@@ -47,6 +47,8 @@ VN_BR_CONSOLE_OUT: Final = 0x0C000
 VN_BR_CONSOLE_IN: Final = 0x1E000
 VN_BR_KMSG: Final = 0x20000
 VN_BR_GRANTS: Final = 0x30000
+VN_BR_ASK: Final = 0x40000
+VN_BR_ASK_DATA: Final = 0x41000
 VN_BRIDGE_SIZE: Final = 0x70000
 VN_KMSG_SIZE: Final = 0x10000
 VN_CONSOLE_OUT_BYTES: Final = 0x10000
@@ -89,6 +91,8 @@ KMB_POKE_MAX: Final = 0x10000
 VN_LAYERS: Final = 3
 
 VN_MAX_GRANTS: Final = 8
+VN_GRANT_CONTROL: Final = 1 << 0
+VN_ASK_DATA_MAX: Final = 0x1000
 
 
 class Layer(IntEnum):
@@ -169,6 +173,16 @@ class StatusState(IntEnum):
     HELD = 11
 
 
+class AskOp(IntEnum):
+    """enum vn_ask_op: what a vnode asks the root to do to one it may control."""
+
+    NONE = 0
+    CONTROL = 1
+    POKE = 2
+    BREAK = 3
+    NMI = 4
+
+
 ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_layer": ("VN_LAYER_", Layer),
     "vn_state": ("VN_S_", State),
@@ -177,6 +191,7 @@ ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_cmd": ("VN_CMD_", Cmd),
     "vn_inject": ("VN_I_", Inject),
     "vn_status_state": ("VN_ST_", StatusState),
+    "vn_ask_op": ("VN_ASK_", AskOp),
 }
 """C enum name -> (prefix of its enumerators in C, Python twin)."""
 
@@ -406,7 +421,7 @@ class Status(NamedTuple):
     apicid: Annotated[tuple[int, ...], "16I"]
     limit_us: Annotated[tuple[int, ...], "4I"]
     grants: U32 = 0
-    reserved0: U32 = 0
+    controls: U32 = 0
     reserved: Annotated[tuple[int, ...], "23Q"] = (0,) * 23
 
 
@@ -553,6 +568,23 @@ class Grants(NamedTuple):
     status: Annotated[tuple[Status, ...], (Status, VN_MAX_GRANTS)]
 
 
+class Ask(NamedTuple):
+    """struct vn_ask: VN_BR_ASK; raises ValueError where no agent writes such an `op`."""
+
+    seq: U32
+    op: Annotated[AskOp, "I"]
+    vnode: U32
+    number: U32
+    client: U64
+    address: Annotated[tuple[int, ...], "3Q"]
+    done: U32
+    error: U32
+    holder: U32
+    reserved0: U32
+    until_tsc: U64
+    reserved: Annotated[tuple[int, ...], "7Q"]
+
+
 class Self(NamedTuple):
     """struct vn_self: VNODE_SELF."""
 
@@ -588,6 +620,7 @@ EVENT: Final = Layout("kmb_event", KmbEvent)
 SELF: Final = Layout("vn_self", Self)
 GRANT: Final = Layout("vn_grant", Grant)
 GRANTS: Final = Layout("vn_grants", Grants)
+ASK: Final = Layout("vn_ask", Ask)
 
 STRUCTS: Final[dict[str, Layout[Any]]] = {
     layout.c_name: layout for layout in list(globals().values()) if isinstance(layout, Layout)

@@ -123,6 +123,12 @@ class Bridge:
         layout = struct.Struct("<" + f"4Q{rest}x" * _cpus(ncpus))
         return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
 
+    def beat_stamps(self, ncpus: int) -> Callable[[], tuple[int, ...]]:
+        """The same for the TSC of each last beat, as the vnode says."""
+        before, after = 4 * 8, abi.BEAT.size - 2 * 4 * 8
+        layout = struct.Struct("<" + f"{before}x4Q{after}x" * _cpus(ncpus))
+        return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
+
     def crash(self) -> abi.Crash | None:
         """The crash record, None when there is none.  Only VN_CRASH_DONE means complete."""
         if abi.CRASH.get(self.view, abi.VN_BR_CRASH, "state") == abi.VN_CRASH_EMPTY:
@@ -235,6 +241,25 @@ class Bridge:
         side = self.vnode_side()
         seq = abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, "seq")
         return side is None or side.grants_done == seq
+
+    def asked(self) -> int:
+        """Number of the request that waits for an answer; 0 when none does."""
+        seq = int(abi.ASK.get(self.view, abi.VN_BR_ASK, "seq"))
+        return 0 if seq == abi.ASK.get(self.view, abi.VN_BR_ASK, "done") else seq
+
+    def ask(self) -> tuple[abi.Ask, bytes]:
+        """The request as it stands there now, with the bytes of a poke; BridgeError."""
+        request: abi.Ask = _unpack(abi.ASK, bytes(self.view[abi.VN_BR_ASK :][: abi.ASK.size]), 0)
+        if request.op is not abi.AskOp.POKE:
+            return request, b""
+        _check(0 < request.number <= abi.VN_ASK_DATA_MAX, "vn_ask.number", request.number)
+        return request, bytes(self.view[abi.VN_BR_ASK_DATA :][: request.number])
+
+    def answer(self, seq: int, error: int, holder: int = 0, until_tsc: int = 0) -> None:
+        """Answers request `seq`: an errno, 0 = done; for a lease also who has it until when."""
+        for key, value in (("error", error), ("holder", holder), ("until_tsc", until_tsc)):
+            abi.ASK.put(self.view, abi.VN_BR_ASK, key, value)
+        abi.ASK.put(self.view, abi.VN_BR_ASK, "done", seq)
 
     def ask_registers(self, cpu: int) -> int:
         """Asks a CPU to save its registers; the caller then sends the NMI (Machine.nmi).

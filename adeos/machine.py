@@ -144,7 +144,7 @@ class Machine(Protocol):
         ...
 
     def fileno(self) -> int:
-        """Readable when a portal has rung."""
+        """Readable when a portal has rung; -1 where nothing tells."""
         ...
 
     def events(self) -> list[Event]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The vnodes that the root granted to this one: /dev/vnode-peers of vnode_agent.ko.
 
+Where the grant says so they can be controlled too: the device asks the root, which does it.
+
 To its readers it is a machine like /dev/kmb, with other vnodes' memory taken out of it, and without
 a root bridge: what the root says of the vnodes comes with the grants.
 """
@@ -9,6 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from adeos import abi
 from adeos.kmb import KmbMachine
+from adeos.machine import Event
 
 DEVICE: Final = "/dev/vnode-peers"
 
@@ -25,14 +28,22 @@ class Granted(Protocol):
 
 
 class PeerMachine(KmbMachine):
-    """The granted vnodes; an observer.
+    """The granted vnodes; an observer, and `writable` a debugger of those granted with control.
 
     What was mapped shows zeros once the grant ends or the vnode is started again: ask query()
     after a read.
     """
 
-    def __init__(self, path: str = DEVICE) -> None:
-        super().__init__(path)
+    def __init__(self, path: str = DEVICE, *, writable: bool = False) -> None:
+        super().__init__(path, writable=writable)
+
+    def fileno(self) -> int:
+        """-1: the portals ring at the root, not here."""
+        return -1
+
+    def events(self) -> list[Event]:
+        """[], see fileno()."""
+        return []
 
     def grants(self) -> tuple[Grant, ...]:
         buffer = bytearray(abi.GRANTS.size)

@@ -35,7 +35,9 @@ def build(vnodes: int) -> Service:
         VnodeConfig(id=n, name=f"v{n}", kernel="-", cpus=(n,), memory="64M")
         for n in range(1, vnodes + 1)
     )
-    service = Service(Config(vnode=configs), machine, RootBridge.open(machine, writable=True))
+    service = Service(
+        Config(vnode=configs), machine, RootBridge.open(machine, writable=True), FakeMachine
+    )
     placement = Placement(machine)
     for unit in service.units.values():
         placement.place(unit)

@@ -6,12 +6,13 @@ Limits: incidents and files are dead: they are looked at, not changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from adeos.abi import VN_GRANT_CONTROL
 from adeos.peers import Granted
 from cli import observe, output
 from cli.errors import CliError, NotFound
@@ -98,7 +99,7 @@ def command(
         further_vnodes(session, target, gdb_args) if incident is None else ((), gdb_args)
     )
     if stop and incident is None and not is_file(target):
-        refuse_to_stop(session)
+        refuse_to_stop(session, (target, *more))
     makes = [
         factory(session, word, incident, tasks=tasks, control=not read_only)
         for word in (target, *more)
@@ -111,10 +112,24 @@ def command(
     return attach(makes, gdb_args, stop=stop)
 
 
-def refuse_to_stop(session: Session) -> None:
-    """CliError in a vnode, which may look at what it was granted, no more."""
-    if isinstance(session.machine(), Granted):
-        raise CliError("a vnode may look at a granted one, not stop it; attach --stop on the root")
+def refuse_to_stop(session: Session, words: Sequence[str | None]) -> None:
+    """CliError in a vnode that was granted a look, no more."""
+    for word in words:
+        if word is not None and not may_control(session, word):
+            raise CliError(
+                f"vnode {word}: this vnode may look at it, not stop it; on the root: vnode-debug"
+                f" grant {word} --to THIS-VNODE --control"
+            )
+
+
+def may_control(session: Session, word: str) -> bool:
+    """Whether a vnode can be stopped from here: on the root always, in a vnode by its grant."""
+    machine = session.machine()
+    if not isinstance(machine, Granted):
+        return True
+    number = observe.find(machine, VNODE.convert(word, None, None)).id
+    grants = {status.id: grant.flags for grant, status in machine.grants()}
+    return bool(grants.get(number, 0) & VN_GRANT_CONTROL)
 
 
 def further_vnodes(
@@ -158,8 +173,7 @@ def factory(
             raise NotFound(f"{target}: no such file")
         return lambda: sources.dump(path, tasks=tasks)
     status = observe.find(session.machine(), VNODE.convert(target, None, None))
-    if isinstance(session.machine(), Granted):
-        control = False  # it may look, no more
+    control = control and may_control(session, target)
     writable = session.open_writable if control else None
     return lambda: sources.vnode(
         session.machine(), status.id, status.name, tasks=tasks, open_writable=writable

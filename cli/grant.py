@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""grant: lets a vnode look at another's kernel; its own vnode-debug then knows that one."""
+"""grant: lets a vnode look at another's kernel, or debug it; its own vnode-debug then knows it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from cli.verb import VNODE, verb, vnode_argument
     "grant",
     examples=[
         "vnode-debug grant 2 --to 1             then, in vnode 1: vnode-debug attach 2",
+        "vnode-debug grant 2 --to 1 --control   then also: vnode-debug attach --stop 2",
         "vnode-debug grant web --to debugger --json",
     ],
 )
 @vnode_argument
 @click.option("--to", "holder", type=VNODE, required=True, metavar="VNODE", help="Who may look.")
-def command(session: Session, vnode: str, holder: str) -> None:
+@click.option("--control", is_flag=True, help="It may also stop, step and change it.")
+def command(session: Session, vnode: str, holder: str, control: bool) -> None:
     """Let a vnode look at another's kernel."""
-    change(session, "grant", vnode, holder, "may look at", to=holder)
+    words = "may control" if control else "may look at"
+    change(session, "grant", vnode, holder, words, to=holder, control=control)
 
 
 def change(

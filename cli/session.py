@@ -95,8 +95,9 @@ class Session:
         if self.machine_factory is not None:
             return self.machine_factory()
         from adeos.kmb import KmbMachine
+        from adeos.peers import PeerMachine
 
-        return KmbMachine(writable=True)
+        return PeerMachine(writable=True) if in_vnode() else KmbMachine(writable=True)
 
     def client(self) -> Client:
         """The way to the daemon."""

@@ -190,7 +190,7 @@ class RunControl:
                 machine.close()
 
     def fileno(self) -> int:
-        """Readable when a CPU may have parked by itself."""
+        """Readable when a CPU may have parked by itself; -1 where nothing tells."""
         return self.machine.fileno()
 
     # Parking and running
@@ -259,6 +259,7 @@ class RunControl:
 
     def stops(self) -> list[Stop]:
         """CPUs that have parked by themselves since they were let run, the first one first."""
+        self.machine.events()  # looked at by now: else the descriptor stays readable
         found = []
         for cpu, state in self._cpus.items():
             if not state.parked and self._look(cpu, state):

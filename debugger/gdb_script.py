@@ -22,9 +22,19 @@ _COMMANDS = (
 _PLACED = (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION, gdb.TYPE_CODE_ARRAY, gdb.TYPE_CODE_FUNC)
 
 
+def _plain(line: str) -> str:
+    """A line of MI's target stream as text; any other as it is."""
+    if not (line.startswith('@"') and line.endswith('"')):
+        return line + "\n"
+    raw = line[2:-1].encode("latin-1", "replace").decode("unicode_escape")
+    return raw.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
 def _monitor(words: str, argument: str = "") -> None:
     """Ask the server; its answer goes to stdout, where gdb alone would write to stderr."""
     text = gdb.execute(f"monitor {words} {argument}".rstrip(), to_string=True)
+    if text.startswith('@"'):  # gdb 18 hands the target's words over as its MI clients get them
+        text = "".join(map(_plain, text.splitlines()))
     if text.startswith("error: "):
         raise gdb.GdbError(text.removeprefix("error: ").rstrip())
     gdb.write(text)

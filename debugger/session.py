@@ -145,7 +145,8 @@ class Session:
         """Descriptors that become readable when poll() may have something, while RESUMED."""
         pilots = [self.targets[pid].pilot for pid in self.resumed if pid in self.targets]
         with suppress(TargetError):
-            return [pilot.fileno() for pilot in pilots if pilot is not None and pilot.held]
+            held = [pilot for pilot in pilots if pilot is not None and pilot.held]
+            return [fd for pilot in held if (fd := pilot.fileno()) >= 0]
         return []
 
     def feed(self, data: bytes) -> bytes:

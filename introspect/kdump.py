@@ -54,7 +54,7 @@ def plain_reader(data: Buffer) -> Reader:
     return lambda at, size: bytes(data[at : at + size]) if at >= 0 else b""
 
 
-def flat_reader(data: Buffer, what: str) -> Reader:
+def flat_reader(data: Buffer, what: str, *, partial: bool = False) -> Reader:
     """Reads a flattened file as if makedumpfile -R had rearranged it."""
     places: dict[int, tuple[int, int]] = {}
     at = FLAT_HEADER
@@ -64,6 +64,8 @@ def flat_reader(data: Buffer, what: str) -> Reader:
             break
         start = at + _RECORD.size
         if size <= 0 or start + size > len(data):
+            if partial:
+                break
             raise BadImage(f"{what}: the flattened record at {at} does not fit: truncated?")
         places[offset] = (start, size)  # a later record replaces an earlier one
         at = start + size
@@ -107,16 +109,45 @@ def parse_header(read: Reader, what: str) -> Header:
 
 
 class KdumpMemory:
-    """The physical memory of a kdump-compressed file."""
+    """The physical memory of a kdump-compressed file.
 
-    def __init__(self, read: Reader, what: str) -> None:
+    `missing`: bytes of memory whose pages were cut off with the file's end, at most; BadImage when
+    there are any, unless `partial`.
+    """
+
+    def __init__(self, read: Reader, what: str, *, partial: bool = False) -> None:
         self._file = read
         self._what = what
+        self._partial = partial
         self.header = parse_header(read, what)
         self._bitmap = read(self.header.bitmap, self.header.bitmap_size)
         if len(self._bitmap) < self.header.bitmap_size:
             raise BadImage(f"{what}: ends within its page bitmap: truncated?")
         self._pages: dict[int, bytes] = {}
+        self.missing = self._cut_off() * PAGE
+        if self.missing and not partial:
+            raise BadImage(f"{what}: up to {self.missing} bytes of memory are missing: truncated?")
+
+    def _cut_off(self) -> int:
+        """How many pages lie past the end, by the order in which writers put them; at most."""
+        total = (
+            self._ranks[-1]
+            + int.from_bytes(
+                self._bitmap[(len(self._ranks) - 1) * RANK_STEP :], "little"
+            ).bit_count()
+        )
+        good, bad = -1, total
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            good, bad = (middle, bad) if self._is_there(middle) else (good, middle)
+        return total - bad
+
+    def _is_there(self, rank: int) -> bool:
+        raw = self._file(self.header.descriptors + rank * _DESCRIPTOR.size, _DESCRIPTOR.size)
+        if len(raw) < _DESCRIPTOR.size:
+            return False
+        offset, size, _, _ = _DESCRIPTOR.unpack(raw)
+        return bool(size) and size <= 2 * PAGE and len(self._file(offset + size - 1, 1)) == 1
 
     @property
     def vmcoreinfo_raw(self) -> bytes | None:
@@ -186,7 +217,12 @@ class KdumpMemory:
             rank = self._rank(number)
             if rank is None:
                 return None
-            page = self._load(rank)
+            try:
+                page = self._load(rank)
+            except BadImage as error:
+                if not self._partial:
+                    raise
+                raise MemoryFault(number * PAGE, PAGE, why=str(error)) from None
             if len(self._pages) >= CACHED_PAGES:
                 self._pages.clear()
             self._pages[number] = page
@@ -239,9 +275,11 @@ def _pages_of(run: bytes, first: int) -> list[tuple[int, int]]:
     return [(first + bit, 1) for bit in range(8) if run[0] >> bit & 1] if run[0] else []
 
 
-def open_kdump(path: Path) -> KdumpMemory:
+def open_kdump(path: Path, *, partial: bool = False) -> KdumpMemory:
     """Opens a kdump-compressed file, flattened or not; BadImage says why a file is none."""
     mapped, _ = map_file(path)
     if mapped[: len(FLAT_SIGNATURE)] == FLAT_SIGNATURE:
-        return KdumpMemory(flat_reader(mapped, str(path)), str(path))
-    return KdumpMemory(plain_reader(mapped), str(path))
+        reader = flat_reader(mapped, str(path), partial=partial)
+    else:
+        reader = plain_reader(mapped)
+    return KdumpMemory(reader, str(path), partial=partial)

@@ -170,7 +170,7 @@ def _mapped_at(memory: PhysicalMemory, root: int, text: int) -> tuple[bool, int]
     for la57 in (False, True):
         tables = PageTables(memory, root, la57=la57)
         try:
-            for leaf in tables.leaves(KERNEL_MAP, KERNEL_MAP + GIB, limit=4096):
+            for leaf in tables.leaves(KERNEL_MAP, KERNEL_MAP + GIB, limit=8192):
                 if leaf.pa <= text < leaf.pa + leaf.size:
                     return la57, leaf.va + text - leaf.pa
         except IntrospectError:

@@ -199,7 +199,7 @@ def open_image(
 
     A raw file starts at physical address `base`, or is laid out by `segments`:
     (physical address, file offset, size).  BadImage says what is wrong with a file.  A truncated
-    vmcore is one, but with `partial` what is there is opened, and `missing` tells how much is not.
+    dump is one, but with `partial` what is there is opened, and `missing` tells how much is not.
     """
     path = Path(path)
     try:
@@ -217,7 +217,7 @@ def open_image(
     if head.startswith((b"KDUMP   ", b"makedumpfile")):
         from introspect.kdump import open_kdump
 
-        return open_kdump(path)
+        return open_kdump(path, partial=partial)
     if size < PAGE:
         raise BadImage(f"{path}: {size} bytes are too few for a memory image")
     return FileMemory(path, [(base, 0, size)])

@@ -14,6 +14,7 @@ from introspect.errors import MemoryFault
 from introspect.memory import PhysicalMemory
 
 PRESENT = 1
+TABLE_COST = 16
 LARGE = 1 << 7
 ADDRESS = 0x000F_FFFF_FFFF_F000
 LEVELS = (39, 30, 21, 12)
@@ -73,6 +74,7 @@ class PageTables:
     def leaves(self, start: int, end: int, limit: int = 1 << 20) -> Iterator[Leaf]:
         """The mappings in [start, end), ascending; at most `limit` table entries are looked at.
 
+        A table costs TABLE_COST of them: tables that point at one another end soon.
         Tables that are not in memory are passed over.
         """
         budget = [limit]
@@ -82,6 +84,9 @@ class PageTables:
         self, table: int, depth: int, start: int, end: int, base: int, budget: list[int]
     ) -> Iterator[Leaf]:
         shift = self._levels[depth]
+        budget[0] -= TABLE_COST
+        if budget[0] < 0:
+            return
         try:
             entries = _TABLE.unpack(self.memory.read(table, 4096))
         except MemoryFault:

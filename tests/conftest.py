@@ -7,16 +7,69 @@ checkout) and leaves it running.
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes the time of a single example meaningless.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+class Verbs:
+    """`vnode-debug` in the box without its two seconds of imports: see verb_server.py."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def run(self, words: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        with self._lock:
+            server = self._server = self._server or self._start()
+            assert server.stdin is not None and server.stdout is not None
+            server.stdin.write(json.dumps(list(words)) + "\n")
+            server.stdin.flush()
+            if not select.select([server.stdout], [], [], timeout)[0]:
+                self.close()
+                raise subprocess.TimeoutExpired(list(words), timeout)
+            line = server.stdout.readline()
+            assert line, "the verb server ended"
+            found = json.loads(line)
+        return subprocess.CompletedProcess(
+            list(words), found["code"], found["stdout"], found["stderr"]
+        )
+
+    @staticmethod
+    def _start() -> subprocess.Popen[str]:
+        from box import machine
+
+        line = "cd /opt/vnode-debug && PYTHONPATH=. exec python3 -u tests/verb_server.py"
+        argv = machine.exec_argv(["sh", "-c", line], tty=False)
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def close(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.kill()
+            server.wait()
 
 
 class RunningBox:
     """The root vnode of a running box, as tests use it."""
+
+    def __init__(self) -> None:
+        self.verbs = Verbs()
+
+    def verb(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Runs `vnode-debug WORDS` without a terminal and without input."""
+        return self.verbs.run(words, timeout)
 
     def run(
         self, command: str | Sequence[str], timeout: float = 60, input: str | None = None
@@ -75,7 +128,9 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBox]:
     from box import machine
 
     if os.environ.get("VNODE_DEBUG_BOX_REUSE") == "1" and machine.running():
-        yield RunningBox()
+        running = RunningBox()
+        yield running
+        running.verbs.close()
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VNODE_DEBUG_BOX", str(tmp_path_factory.mktemp("box")))
@@ -83,7 +138,9 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBox]:
             memory=6 << 30, vnode_kernels=("cloud", "amd64"), die_with_parent=True
         )
         machine.up(options, print)
+        running = RunningBox()
         try:
-            yield RunningBox()
+            yield running
         finally:
+            running.verbs.close()
             machine.down(print)

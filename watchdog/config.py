@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from crashdump.quota import Limits
+from kexec_restart import fast_boot
 from watchdog import toml_lines
 from watchdog.errors import ConfigError, Mistake
 from watchdog.table_reader import Reader, read_table
@@ -31,6 +32,7 @@ CMDLINE_MAX = 2047  # COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) le
 
 OnCrash = Literal["coredump-restart", "restart", "coredump-destroy", "destroy", "preserve"]
 OnExit = Literal["destroy", "restart"]
+Judge = Literal["fixed", "phi"]
 
 
 class Span(NamedTuple):
@@ -57,6 +59,10 @@ class VnodeWatch(Base, frozen=True):
     irq: Layer = Layer(period_ms=10, limit_ms=500)
     sched: Layer = Layer(period_ms=20, limit_ms=1000)
     user: Layer = Layer(period_ms=100, limit_ms=3000)
+    judge: Judge = "fixed"
+    """`phi`: limits follow the beats, below the fixed ones."""
+    phi: float = 8.0
+    pause_ms: int = 50
     probe_ms: int = 1000
     boot_timeout_ms: int = 60_000
     agent: bool = True
@@ -89,9 +95,10 @@ class Restart(Base, frozen=True):
 
 
 class GrantConfig(Base, frozen=True):
-    """One of a vnode's `grants`: another vnode that it may look at."""
+    """One of a vnode's `grants`: another vnode that it may look at, and control if so said."""
 
     vnode: int
+    control: bool = False
 
 
 class VnodeConfig(Base, frozen=True):
@@ -104,12 +111,18 @@ class VnodeConfig(Base, frozen=True):
     memory: str
     initrd: str = ""
     cmdline: str = ""
+    fast_boot: bool = False
     devices: tuple[str, ...] = ()
     autostart: bool = True
     inject: bool = False
     grants: tuple[GrantConfig, ...] = ()
     watch: VnodeWatch = VnodeWatch()
     restart: Restart = Restart()
+
+    @property
+    def words(self) -> str:
+        """The user's part of the command line: `cmdline`, behind the words of `fast_boot`."""
+        return f"{fast_boot.CMDLINE} {self.cmdline}".strip() if self.fast_boot else self.cmdline
 
     @property
     def span(self) -> Span:
@@ -374,6 +387,9 @@ def _check_vnode(
         where = (*path, "watch", name)
         _number(reader, (*where, "period_ms"), layer.period_ms, 1, 10_000)
         _number(reader, (*where, "limit_ms"), layer.limit_ms, 2 * layer.period_ms, 3_600_000)
+    if not 1 <= vnode.watch.phi <= 100:
+        reader.mistake((*path, "watch", "phi"), f"{vnode.watch.phi} is out of range", "give 1..100")
+    _number(reader, (*path, "watch", "pause_ms"), vnode.watch.pause_ms, 0, 60_000)
     _number(reader, (*path, "watch", "probe_ms"), vnode.watch.probe_ms, 1, 60_000)
     boot = (*path, "watch", "boot_timeout_ms")
     _number(reader, boot, vnode.watch.boot_timeout_ms, 100, 3_600_000)

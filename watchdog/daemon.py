@@ -113,7 +113,9 @@ async def _run(config: Config, options: Options, open_machine: OpenMachine) -> N
             if led is not None and led.pid:
                 silent = (machine.tsc() - led.beat_tsc) / machine.info().tsc_khz
                 log.write("warning", "take-over", dead=led.pid, silent_ms=silent)
-            await _lead(machine, config, options, Parts(state, shelf, stage))
+            await _lead(
+                machine, config, options, Parts(state, shelf, stage, lambda: open_machine(config))
+            )
         finally:
             log.sinks.discard(history.put)
             history.stop()
@@ -155,6 +157,7 @@ class Parts(NamedTuple):
     state: Path
     shelf: Shelf
     stage: Stage
+    open_writable: Callable[[], Machine]
 
 
 async def _lead(machine: Machine, config: Config, options: Options, parts: Parts) -> None:
@@ -165,7 +168,7 @@ async def _lead(machine: Machine, config: Config, options: Options, parts: Parts
     root = RootBridge.open(machine, writable=True)
     period_us = config.watch.period_ms * 1000
     epoch = status.take_over(root, machine.tsc(), tsc_khz, period_us)
-    service = Service(config, machine, root)
+    service = Service(config, machine, root, parts.open_writable)
     service.config_path = options.config_path
     ledger.finished = service.hooks.incident
     dumps = await _assemble(service, parts, ledger, dump_ledger, options.dumps_in_process)

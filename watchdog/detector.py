@@ -3,15 +3,19 @@
 
 Each CPU beats in three layers (irq, sched, user).  A layer of a CPU is armed
 by its first beat; from then on silence beyond half its limit makes it
-suspect, beyond its limit failed.  Only changes of the counts are believed,
-timed by the root's own clock: a vnode's stamps and a count that runs
-backwards prove nothing.
+suspect, beyond its limit failed.  Only changes of the counts are believed; a
+vnode's stamp of a beat counts as far as it lies between two looks of ours, so
+a liar wins one look.  A count that runs backwards proves nothing.
+
+A look is due only when silence could have reached a limit (`due`): what beats
+costs a look each half limit, not one a tick.
 
 The watcher doubts itself: when its own tick came late, the time it was absent
-is not counted as silence (a stalled host stalls the vnodes too).  Nor is the
-time in which a CPU stood still altogether counted against its upper layers.
+is not counted as silence (a stalled host stalls the vnodes too), and for a
+while all limits are wider (`OwnPace.doubt`).  Nor is the time in which a CPU
+stood still altogether counted against its upper layers.
 
-Limits are fixed; an adaptive judge (phi accrual) would replace `_quiet`.
+Limits are fixed, or follow the beats (accrual.py) below the fixed ones.
 Times are TSC cycles.
 """
 
@@ -20,6 +24,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from watchdog.accrual import SAMPLES, Gaps, sigmas
 
 LAYERS = ("irq", "sched", "user")
 STRIDE = 4
@@ -54,30 +60,48 @@ class Verdict(NamedTuple):
 OK = Verdict(Level.OK)
 
 _NEVER = -1
+_FAR = 1 << 63
+
+
+class Accrual(NamedTuple):
+    """Limits that follow the beats: suspect at half of `phi`, failed at `phi`; `pause`: cycles."""
+
+    phi: float
+    pause: int
 
 
 class Detector:
     """The beats of one incarnation.
 
-    `limits`: silence allowed a layer, TSC cycles.
+    `limits`: silence allowed a layer, TSC cycles.  With `accrual` they are the most allowed.
     """
 
-    def __init__(self, ncpus: int, limits: Sequence[int]) -> None:
-        self.limits = tuple(limits[: len(LAYERS)])
+    def __init__(self, ncpus: int, limits: Sequence[int], accrual: Accrual | None = None) -> None:
         self.patience = 1
-        """Factor on all limits: more than 1 while the vnode boots."""
+        """Factor on all limits: more than 1 while the vnode boots and while the watcher doubts."""
+        self.due = 0
+        """No verdict can change by silence before this TSC."""
         self.backwards = 0
         """Counts that ran backwards so far: someone scribbles."""
         size = STRIDE * ncpus
         self._last = [0] * size
         self._seen = [_NEVER] * size
         self._entries = [c * STRIDE + layer for c in range(ncpus) for layer in range(len(LAYERS))]
-        self._half = [self.limits[e % STRIDE] // 2 if e % STRIDE < 3 else 0 for e in range(size)]
+        self._limit = [limits[e % STRIDE] if e % STRIDE < len(LAYERS) else 0 for e in range(size)]
+        self._half = [limit // 2 for limit in self._limit]
+        self._most = tuple(self._limit)
+        self._looked = _FAR
+        self._accrual = accrual
+        if accrual is not None:
+            self._gaps = [Gaps(accrual.pause) for _ in range(size)]
+            self._sigmas = (sigmas(accrual.phi / 2), sigmas(accrual.phi))
+            self._learnt = 0
         self._stood: dict[int, int] = {}
         """CPUs whose irq layer was late at the last reading, and its last beat."""
 
     def arm(self, counts: Sequence[int], now: int) -> None:
         """Expect every layer that has ever beaten to beat again from `now` on (adoption)."""
+        self._looked, self.due = now, 0
         for entry in self._entries:
             if counts[entry]:
                 self._last[entry], self._seen[entry] = counts[entry], now
@@ -91,24 +115,54 @@ class Detector:
         self._seen = [s if s == _NEVER else s + cycles for s in self._seen]
         self._stood = {cpu: since + cycles for cpu, since in self._stood.items()}
 
-    def observe(self, counts: Sequence[int], now: int) -> Verdict:
-        """Judge one reading of the counts (entry STRIDE * cpu + layer)."""
+    def observe(
+        self, counts: Sequence[int], now: int, stamps: Sequence[int] | None = None
+    ) -> Verdict:
+        """Judge one reading of the counts (entry STRIDE * cpu + layer).
+
+        `stamps`: when the vnode says that each came last.  Sets `due`.
+        """
         late: list[int] = []
         last, seen, half = self._last, self._seen, self._half
-        patience = self.patience
+        patience, looked, due = self.patience, self._looked, _FAR
+        self._looked = now
         for entry in self._entries:
             count = counts[entry]
             if count > last[entry]:
+                beat = now
+                if stamps is not None and looked < stamps[entry] < now:
+                    beat = stamps[entry]
+                if self._accrual is not None and seen[entry] != _NEVER:
+                    self._learn(entry, (beat - seen[entry]) / (count - last[entry]))
                 last[entry] = count
-                seen[entry] = now
+                seen[entry] = beat
             elif count < last[entry]:
                 last[entry] = count
                 self.backwards += 1
-            if now - seen[entry] > half[entry] * patience and seen[entry] != _NEVER:
+            if seen[entry] == _NEVER:
+                continue
+            until = seen[entry] + half[entry] * patience
+            if now > until:
                 late.append(entry)
+            elif until < due:
+                due = until
+        self.due = now if late or self._accrual is not None else due
         if late or self._stood:
             self._excuse(late, now)
         return self._worst(late, now) if late else OK
+
+    def _learn(self, entry: int, gap: float) -> None:
+        """Limits are drawn anew some times a memory of the gaps, not at each beat."""
+        gaps = self._gaps[entry]
+        gaps.learn(max(gap, 0.0))
+        self._learnt += 1
+        if self._learnt * 8 >= SAMPLES * len(self._entries):
+            self._learnt = 0
+            for each in self._entries:
+                most = self._most[each]
+                suspect, failed = self._sigmas
+                self._half[each] = self._gaps[each].limit(suspect, most // 2)
+                self._limit[each] = self._gaps[each].limit(failed, most)
 
     def silent(self) -> list[int]:
         """CPUs whose irq layer was late at the last reading."""
@@ -131,8 +185,7 @@ class Detector:
 
     def _worst(self, late: list[int], now: int) -> Verdict:
         """The lowest late layer explains those above it, on its CPU first."""
-        limits = [limit * self.patience for limit in self.limits]
-        failed = [e for e in late if now - self._seen[e] > limits[e % STRIDE]]
+        failed = [e for e in late if now - self._seen[e] > self._limit[e] * self.patience]
         if not failed:
             entry = min(late, key=lambda e: (e % STRIDE, e))
             return self._verdict(Level.SUSPECT, entry)
@@ -145,23 +198,44 @@ class Detector:
 
 
 class OwnPace:
-    """The watcher's own ticks: how late this one is, and how many were."""
+    """The watcher's own ticks: how late this one is, how many were, how far to trust oneself.
 
-    def __init__(self, period: int) -> None:
+    After A. Dadgar, J. Phillips, J. Currey, "Lifeguard: Local Health Awareness for More Accurate
+    Failure Detection" (2017).  `period`: lateness allowed; `recovery`: timely time that takes one
+    step of doubt back.  TSC cycles.
+    """
+
+    MOST = 4
+    """The most that limits are widened."""
+
+    def __init__(self, period: int, recovery: int = 0) -> None:
         self.period = period
+        self.recovery = recovery or 100 * period
         self.ticks = 0
         self.late = 0
-        self._last: int | None = None
+        self.doubt = 1
+        """Factor on every limit."""
+        self._planned: int | None = None
+        self._better = 0
+
+    def plan(self, when: int) -> None:
+        """The next tick is to come then."""
+        self._planned = when
 
     def tick(self, now: int) -> int:
         """Cycles of absence to forgive: 0 unless the tick came more than a period late."""
-        gap = self.period if self._last is None else now - self._last
-        self._last = now
+        gap = 0 if self._planned is None else now - self._planned
+        self._planned = None
         self.ticks += 1
-        if 0 <= gap <= 2 * self.period:
-            return 0
-        self.late += 1
-        return max(gap - self.period, 0)
+        if gap > self.period:
+            self.late += 1
+            self.doubt = min(self.doubt + 1, self.MOST)
+            self._better = now + self.recovery
+            return gap
+        if self.doubt > 1 and now >= self._better:
+            self.doubt -= 1
+            self._better = now + self.recovery
+        return 0
 
 
 class BootWatch:

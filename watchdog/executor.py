@@ -28,6 +28,7 @@ from watchdog.ledger import Ledger
 from watchdog.placement import Placement
 from watchdog.states import Fault
 from watchdog.unit import Unit, Watched
+from watchdog.watch import record_complete
 
 PARK_TIMEOUT_MS = 1000
 """The most that kmb.ko allows; a park returns as soon as it is confirmed."""
@@ -159,6 +160,8 @@ class Executor:
                 return how
         await self.save_registers(unit)
         log.write("info", "registers", vnode=unit.id, answered=len(unit.answered or ()))
+        if how == "record" and record_complete(unit.bridge, unit.vnode.incarnation):
+            return how  # late, and yet better: registers of now are of a CPU that panics
         return "nmi" if unit.answered else ""
 
     async def save_registers(self, unit: Unit) -> None:

@@ -28,6 +28,7 @@ def adopt(unit: Unit, word: abi.Status | None, known: Mapping[int, Unit]) -> Non
             for vnode in range(1, abi.VN_MAX_VNODES)
             if word.grants >> vnode & 1 and vnode in known and vnode != unit.id
         }
+        unit.controls = {vnode for vnode in unit.grants if word.controls >> vnode & 1}
 
 
 def spread(machine: Machine, units: Mapping[int, Unit], changed: Unit) -> None:
@@ -42,21 +43,24 @@ def write(machine: Machine, units: Mapping[int, Unit], holder: Unit) -> None:
     if holder.bridge is None or holder.vnode.state not in LIVE:
         return
     try:
-        table = [_entry(machine, units[vnode]) for vnode in sorted(holder.grants)]
+        table = [
+            _entry(machine, units[vnode], control=vnode in holder.controls)
+            for vnode in sorted(holder.grants)
+        ]
         if holder.bridge.grant(table):
             portal.ring(machine, holder)
     except AdeosError as error:
         log.write("warning", "grants", vnode=holder.id, what=error)
 
 
-def _entry(machine: Machine, unit: Unit) -> tuple[abi.Grant, abi.Status]:
+def _entry(machine: Machine, unit: Unit, *, control: bool) -> tuple[abi.Grant, abi.Status]:
     """A vnode as its holder is told: with memory only while that is its own for sure."""
     binding = machine.query(unit.id)
     word = status.describe(unit)
     if binding is None or (binding.region, binding.slot) != (unit.region, unit.slot):
         word = word._replace(region_base=0, region_size=0, slot_base=0, slot_size=0)
     grant = abi.Grant(
-        flags=0,
+        flags=abi.VN_GRANT_CONTROL if control else 0,
         started=binding.started if binding is not None else 0,
         start_tsc=binding.start_tsc if binding is not None else 0,
     )

@@ -36,4 +36,5 @@ def leased(machine: Machine, unit: Unit, event: Event | None, now: int) -> Event
     if binding is None or binding.held_until <= now:
         return Recovered(watched.incarnation) if held else event
     watched.detector.arm(watched.counts(), now)
-    return None if held else Held(watched.incarnation, f"debugger {binding.holder}")
+    by = unit.held_by or f"debugger {binding.holder}"
+    return None if held else Held(watched.incarnation, by)

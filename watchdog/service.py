@@ -20,6 +20,7 @@ from adeos.errors import AdeosError
 from adeos.machine import Machine
 from crashdump.incident import Witness
 from watchdog import adopting, events, grants, log, paths, realtime, reloading, status, vitals
+from watchdog.broker import Broker
 from watchdog.config import Config
 from watchdog.detector import OwnPace
 from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError, WatchdogError
@@ -30,23 +31,36 @@ from watchdog.staging import Staging
 from watchdog.states import LIVE, RECORDED, State
 from watchdog.supervisor import Vnode, step
 from watchdog.unit import Unit
-from watchdog.watch import look
+from watchdog.watch import due_again, look
 
 COLLECT_EVERY_S = 10.0
+STORM = 50
+"""Doorbells answered between two ticks; whoever rings more often is heard at the ticks alone."""
+REST_MS = 50
+"""The longest time between two ticks: how soon the watcher knows that it was absent itself."""
 _FAULTS = (events.Faulted, events.Silent, events.Probed)
 
 
 class Service:
     """Everything of one run.  `daemon.py` puts it together."""
 
-    def __init__(self, config: Config, machine: Machine, root: RootBridge) -> None:
+    def __init__(
+        self,
+        config: Config,
+        machine: Machine,
+        root: RootBridge,
+        open_writable: Callable[[], Machine],
+    ) -> None:
         self.config = config
+        self.broker = Broker(machine, open_writable)
         self.config_path = paths.config_file()
         self.hooks = Hooks(config.hooks)
         self.machine = machine
         self.root = root
         self.tsc_khz = machine.info().tsc_khz
-        self.pace = OwnPace(config.watch.period_ms * self.tsc_khz)
+        self.period = config.watch.period_ms * self.tsc_khz
+        self.rest = max(self.period, REST_MS * self.tsc_khz)
+        self.pace = OwnPace(self.period, 1000 * self.tsc_khz)
         self.units = {v.id: Unit(v, Vnode(policy=v.restart)) for v in config.vnode}
         self.executor: Executor
         self.staging: Staging
@@ -54,6 +68,10 @@ class Service:
         """CPU time of the last tick; `tick_max_ns` of the worst."""
         self.tick_max_ns = 0
         self.portals = 0
+        """Rings heard so far."""
+        self.storms = 0
+        """Times that doorbells had to wait for a tick."""
+        self._answered = 0
         self.done = asyncio.Event()
         self.listeners: set[Callable[[dict[str, Any]], None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,6 +119,8 @@ class Service:
         if (vnode.state, vnode.reason) != (before.state, before.reason):
             unit.since_tsc = self.machine.tsc()
             self._announce(unit, before)
+            if vnode.state not in LIVE:
+                self.broker.drop(unit)
         self.publish(unit)
         unit.changed.set()
         unit.changed = asyncio.Event()
@@ -160,21 +180,30 @@ class Service:
 
     # Watch
 
-    def tick(self) -> None:
-        """One round over all live vnodes."""
+    def tick(self) -> int:
+        """Look at the live vnodes that are due; TSC of the next tick."""
         began = time.thread_time_ns()
         self.on_portal()  # first, so that a fault found below has its report's time
         now = self.machine.tsc()
         absent = self.pace.tick(now)
+        due = now + self.rest
         for unit in self.units.values():
-            if unit.watched is None:
+            watched = unit.watched
+            if watched is None:
                 continue
             if absent:
-                unit.watched.detector.forgive(absent)
-            self._look(unit, now, 0)
+                watched.detector.forgive(absent)
+            if watched.due <= now:
+                self._look(unit, now, 0)
+                self.broker.look(unit)
+            if watched.due < due:
+                due = watched.due
+        due = now + self.period if self._calm() else max(due, now + self.period)
+        self.pace.plan(due)
         self.root.beat(self.pace.ticks, now, self.pace.late)
         self.tick_ns = time.thread_time_ns() - began
         self.tick_max_ns = max(self.tick_max_ns, self.tick_ns)
+        return due
 
     def on_portal(self) -> None:
         """A vnode rang: look at it at once."""
@@ -184,6 +213,30 @@ class Service:
             if unit is not None:
                 self._look(unit, self.machine.tsc(), event.tsc)
                 self._late_report(unit, event.tsc)
+                self.broker.look(unit)
+
+    def _on_ring(self) -> None:
+        """The doorbell between ticks: no vnode can keep the loop busy with it."""
+        self.on_portal()
+        self._answered += 1
+        if self._answered >= STORM:
+            self.storms += 1
+            self._listen(False)
+
+    def _calm(self) -> bool:
+        """Listen again after a storm; whether there was one."""
+        stormy = self._answered >= STORM
+        self._answered = 0
+        if stormy:
+            self._listen(True)
+        return stormy
+
+    def _listen(self, wanted: bool) -> None:
+        loop, bell = asyncio.get_running_loop(), self.machine.fileno()
+        if wanted:
+            loop.add_reader(bell, self._on_ring)
+        else:
+            loop.remove_reader(bell)
 
     def _late_report(self, unit: Unit, rung: int) -> None:
         """A tick may find a crash record in memory just before its portal rings."""
@@ -192,24 +245,30 @@ class Service:
             unit.stamps.setdefault("reported", rung)
 
     def _look(self, unit: Unit, now: int, rung: int) -> None:
-        event = look(unit, now, rung)
-        if event is None and unit.vnode.state is not State.HELD:
-            return
-        event = leased(self.machine, unit, event, now)
-        if event is not None:
-            self.post(unit, event)
+        watched = unit.watched
+        event = look(unit, now, rung, self.pace.doubt)
+        if event is not None or unit.vnode.state is State.HELD:
+            holder = self.broker.holder_of(unit.id)
+            unit.held_by = f"vnode {holder}" if holder else ""
+            event = leased(self.machine, unit, event, now)
+            if event is not None:
+                self.post(unit, event)
+        if watched is not None:
+            watched.due = due_again(unit, now, event, self.rest)
 
-    async def _ticks(self) -> None:
+    def _tick_again(self) -> None:
+        """A tick that calls itself; a timer is cheaper than a task that sleeps."""
+        if self.done.is_set():
+            return
         loop = asyncio.get_running_loop()
-        period = self.config.watch.period_ms / 1000
-        due = loop.time()
-        while not self.done.is_set():
-            self.tick()
-            if loop.time() - self._collected > COLLECT_EVERY_S:
-                self._collected = loop.time()
-                realtime.collect()
-            due = max(due + period, loop.time())
-            await asyncio.sleep(max(due - loop.time(), 0))
+        wait = self.period
+        try:
+            wait = self.tick() - self.machine.tsc()
+        finally:  # whatever a tick stumbles over, the watch goes on
+            loop.call_later(max(wait, 0) / self.tsc_khz / 1000, self._tick_again)
+        if loop.time() - self._collected > COLLECT_EVERY_S:
+            self._collected = loop.time()
+            realtime.collect()
 
     # Run
 
@@ -267,13 +326,14 @@ class Service:
         self.spawn(self.staging.check())
         self.spawn(self.hooks.run())
         self.prepare_all()
-        loop.add_reader(self.machine.fileno(), self.on_portal)
-        self.spawn(self._ticks())
+        self._listen(True)
+        self._tick_again()
         for unit in self._wanted:
             self.post(unit, events.StartRequested())
         ready()
         await self.done.wait()
-        loop.remove_reader(self.machine.fileno())
+        self._listen(False)
+        self.broker.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -35,7 +35,7 @@ CHECK_EVERY_S = 30.0
 
 def spec_of(config: VnodeConfig) -> Spec:
     """What the config has a vnode boot; digests not yet known."""
-    return Spec(config.kernel, config.initrd, config.cmdline)
+    return Spec(config.kernel, config.initrd, config.words)
 
 
 class Staging:

@@ -63,6 +63,7 @@ def describe(unit: Unit) -> abi.Status:
         apicid=unit.apicids,
         limit_us=tuple(layer.limit_ms * 1000 for layer in layers),
         grants=sum(1 << other for other in unit.grants),
+        controls=sum(1 << other for other in unit.controls),
     )
 
 

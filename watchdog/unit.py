@@ -15,7 +15,7 @@ from adeos.machine import Binding, Machine
 from crashdump.incident import Witness
 from watchdog.actions import Action
 from watchdog.config import VnodeConfig
-from watchdog.detector import BootWatch, Detector
+from watchdog.detector import Accrual, BootWatch, Detector
 from watchdog.ledger import Entry
 from watchdog.supervisor import Vnode
 
@@ -34,10 +34,18 @@ class Watched:
         layers = (config.watch.irq, config.watch.sched, config.watch.user)
         self.bridge = bridge
         self.incarnation = incarnation
-        self.detector = Detector(len(config.cpus), [layer.limit_ms * tsc_khz for layer in layers])
+        watch = config.watch
+        accrual = None
+        if watch.judge == "phi":
+            accrual = Accrual(watch.phi, watch.pause_ms * tsc_khz)
+        limits = [layer.limit_ms * tsc_khz for layer in layers]
+        self.detector = Detector(len(config.cpus), limits, accrual)
+        self.due = 0
+        """TSC of the next look, unless a portal rings."""
         self.boot = BootWatch(now, config.watch.boot_timeout_ms * tsc_khz)
         self.jiffies_limit = config.watch.jiffies.limit_ms * tsc_khz
         self.counts: Callable[[], Counts] = bridge.beat_counts(len(config.cpus))
+        self.stamps: Callable[[], Counts] = bridge.beat_stamps(len(config.cpus))
         self.lease_period = LEASE_PERIOD_MS * tsc_khz
         self.ask_lease = 0
         """TSC at which the lease of a held vnode is looked at again."""
@@ -90,9 +98,14 @@ class Unit:
     """How to start what was composed."""
     grants: set[int] = field(default_factory=set)
     """Ids of the vnodes that this one may look at."""
+    controls: set[int] = field(default_factory=set)
+    """Those of them that it may also control."""
+    held_by: str = ""
+    """Whose debugger holds it, when that is not a process of the root."""
 
     def __post_init__(self) -> None:
         self.grants = {one.vnode for one in self.config.grants}
+        self.controls = {one.vnode for one in self.config.grants if one.control}
 
     @property
     def id(self) -> int:

@@ -46,6 +46,8 @@ async def ping(service: Service, request: Reply, send: Send) -> Reply:
         "pid": os.getpid(),
         "ticks": pace.ticks,
         "late_ticks": pace.late,
+        "doubt": pace.doubt,
+        "storms": service.storms,
         "tick_us": service.tick_ns / 1000,
         "tick_max_us": service.tick_max_ns / 1000,
         "portals": service.portals,
@@ -235,11 +237,15 @@ async def save_registers(service: Service, request: Reply, send: Send) -> Reply:
 
 
 async def grant(service: Service, request: Reply, send: Send) -> Reply:
-    """Let the vnode "to" look at another's memory."""
+    """Let the vnode "to" look at another's memory, and with "control" stop and change it too."""
     unit, holder = _pair(service, request, "to")
     if unit.id not in holder.grants and len(holder.grants) >= abi.VN_MAX_GRANTS:
         raise RefusedError(f"{holder.label} has {len(holder.grants)} grants; revoke one first")
     holder.grants.add(unit.id)
+    if request.get("control") is True:
+        holder.controls.add(unit.id)
+    else:
+        _uncontrol(service, unit, holder)
     return await _granted(service, holder)
 
 
@@ -249,7 +255,13 @@ async def revoke(service: Service, request: Reply, send: Send) -> Reply:
     if unit.id not in holder.grants:
         raise RefusedError(f"{holder.label} was not granted {unit.label}")
     holder.grants.remove(unit.id)
+    _uncontrol(service, unit, holder)
     return await _granted(service, holder)
+
+
+def _uncontrol(service: Service, unit: Unit, holder: Unit) -> None:
+    holder.controls.discard(unit.id)
+    service.broker.drop(holder, {unit.id})
 
 
 def _pair(service: Service, request: Reply, key: str) -> tuple[Unit, Unit]:
@@ -268,6 +280,7 @@ async def _granted(service: Service, holder: Unit) -> Reply:
     return _describe(holder) | {
         "ok": True,
         "grants": sorted(holder.grants),
+        "controls": sorted(holder.controls),
         "taken": await grants.taken(holder),
     }
 

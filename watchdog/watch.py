@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The watch: reads every live vnode's bridge and says what it means.  Never blocks, writes nothing.
 
-`look` is called at each tick and at once when a portal rings.  It looks at
-levels, not at edges, so a lost doorbell costs a tick and no more.
+`look` is called when a vnode is due and at once when a portal rings.  It looks at levels, not at
+edges, so a lost doorbell costs the time to the next look (half the shortest limit) and no more.
 """
 
 from __future__ import annotations
@@ -28,10 +28,25 @@ _ORDERLY = {
 }
 
 
-def look(unit: Unit, now: int, rung: int = 0) -> Event | None:
+def due_again(unit: Unit, now: int, event: Event | None, rest: int) -> int:
+    """TSC of the next look, after one that found `event`.
+
+    What beats is looked at when a limit could be reached, what is in doubt at each tick, what has
+    no agent each `rest` cycles.
+    """
+    watched = unit.watched
+    if watched is None or event is not None or watched.malformed:
+        return now
+    if unit.vnode.state is not State.RUNNING:
+        return now
+    return watched.detector.due or now + rest
+
+
+def look(unit: Unit, now: int, rung: int = 0, doubt: int = 1) -> Event | None:
     """What has become of a live vnode; None when nothing has.
 
-    `now`: TSC; `rung`: TSC of the portal's interrupt when one caused the look.
+    `now`: TSC; `rung`: TSC of the portal's interrupt when one caused the look; `doubt`: factor on
+    its limits.
     """
     watched = unit.watched
     if watched is None:
@@ -49,8 +64,9 @@ def look(unit: Unit, now: int, rung: int = 0) -> Event | None:
         return _faulted(watched, fault, now, rung)
     if word is abi.State.NONE:
         return _without_agent(unit, watched, now)
-    watched.detector.patience = 1 if unit.vnode.state in (State.RUNNING, State.SUSPECT) else BOOTING
-    verdict = watched.detector.observe(watched.counts(), now)
+    settled = unit.vnode.state in (State.RUNNING, State.SUSPECT)
+    watched.detector.patience = doubt if settled else max(doubt, BOOTING)
+    verdict = watched.detector.observe(watched.counts(), now, watched.stamps())
     if unit.vnode.state is State.BOOTING and verdict.level < Level.FAILED:
         return _still_booting(watched, word, now)
     return _from_verdict(unit, watched, verdict, now)

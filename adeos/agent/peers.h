@@ -34,10 +34,23 @@ struct peer {
  * struct peers_file - an open /dev/vnode-peers
  * @list: of all of them; guarded by peers_lock
  * @file: it
+ * @client: its number, for the root
+ * @controls: vnodes that it may control now, a bit each
  */
 struct peers_file {
 	struct list_head list;
 	struct file *file;
+	u64 client;
+	u32 controls;
+};
+
+/* The argument of an ioctl that the root carries out; each begins with the vnode */
+union peers_order {
+	u32 vnode;
+	struct kmb_control control;
+	struct kmb_poke poke;
+	struct kmb_break brk;
+	struct kmb_ipi ipi;
 };
 
 extern struct mutex peers_lock;
@@ -49,6 +62,11 @@ void peers_refresh(void);	/* take over what the root wrote */
 struct peer *peers_find(u32 id);
 struct peer *peers_at(u64 base, u64 size);	/* whose memory it is, all of it */
 struct peer *peers_of_generation(u64 generation);
+
+/* peers_ask.c, without peers_lock */
+bool peers_is_order(unsigned int number);
+long peers_order(struct file *file, unsigned int number, void __user *arg);
+void peers_order_end(struct peers_file *f);
 
 int peers_device_init(void);
 

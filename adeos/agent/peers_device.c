@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * /dev/vnode-peers: what /dev/kmb offers an observer, for the granted vnodes
- * alone.  Mappings are read-only and filled at their first fault, so that one
+ * alone, and to a debugger by way of the root.  Mappings are read-only and filled at their first fault, so that one
  * made while a grant ends is never missed by the taking away.
  */
 #include "peers.h"
@@ -145,6 +145,8 @@ static long peers_ioctl(struct file *file, unsigned int number, unsigned long ar
 	union argument *a;
 	long rc = 0;
 
+	if (peers_is_order(number))
+		return peers_order(file, number, p);
 	if (!c)
 		return -ENOTTY;
 	a = kzalloc(sizeof(*a), GFP_KERNEL);
@@ -238,11 +240,13 @@ static int peers_mmap(struct file *file, struct vm_area_struct *vma)
 
 static int peers_open(struct inode *inode, struct file *file)
 {
+	static atomic64_t clients;
 	struct peers_file *f = kzalloc(sizeof(*f), GFP_KERNEL);
 
 	if (!f)
 		return -ENOMEM;
 	f->file = file;
+	f->client = atomic64_inc_return(&clients);
 	file->private_data = f;
 	mutex_lock(&peers_lock);
 	list_add(&f->list, &peers_files);
@@ -254,6 +258,7 @@ static int peers_release(struct inode *inode, struct file *file)
 {
 	struct peers_file *f = file->private_data;
 
+	peers_order_end(f);
 	mutex_lock(&peers_lock);
 	list_del(&f->list);
 	mutex_unlock(&peers_lock);

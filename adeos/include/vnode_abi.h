@@ -71,6 +71,8 @@
 #define VN_BR_CONSOLE_IN	0x1e000		/* struct vn_ring, then bytes */
 #define VN_BR_KMSG		0x20000		/* kernel log tail of a crash */
 #define VN_BR_GRANTS		0x30000		/* struct vn_grants */
+#define VN_BR_ASK		0x40000		/* struct vn_ask */
+#define VN_BR_ASK_DATA		0x41000		/* bytes of VN_ASK_POKE */
 #define VN_BRIDGE_SIZE		0x70000		/* to VN_OFF_RAM; the rest is spare */
 #define VN_KMSG_SIZE		0x10000
 #define VN_CONSOLE_OUT_BYTES	0x10000		/* power of two */
@@ -499,6 +501,7 @@ enum vn_status_state {
  * @apicid: their APIC ids
  * @limit_us: limit a layer
  * @grants: bitmap of the vnodes that this one may look at (struct vn_grants)
+ * @controls: bitmap of those that it may also control
  */
 struct vn_status {
 	__u32 seq;
@@ -520,7 +523,7 @@ struct vn_status {
 	__u32 apicid[VN_MAX_CPUS];
 	__u32 limit_us[4];
 	__u32 grants;
-	__u32 reserved0;
+	__u32 controls;
 	__u64 reserved[23];
 };
 
@@ -802,9 +805,12 @@ struct vn_self {
 
 #define VN_MAX_GRANTS		8	/* of one vnode */
 
+/* Flags of vn_grant.flags */
+#define VN_GRANT_CONTROL	(1 << 0)	/* it may also be controlled, by struct vn_ask */
+
 /**
  * struct vn_grant - another vnode that this one may look at
- * @flags: 0
+ * @flags: VN_GRANT_*
  * @started: number of its CPUs that run
  * @start_tsc: TSC of its last start
  */
@@ -834,11 +840,63 @@ struct vn_grants {
 	struct vn_status status[VN_MAX_GRANTS];
 };
 
+#define VN_ASK_DATA_MAX		0x1000
+
+/**
+ * enum vn_ask_op - what a vnode asks the root to do to one it may control
+ * @VN_ASK_NONE: nothing was ever asked
+ * @VN_ASK_CONTROL: KMB_CONTROL: @number is lease_ms, @address entry_start, entry_end, die_chain
+ * @VN_ASK_POKE: KMB_POKE: @number bytes of VN_BR_ASK_DATA go to @address[0]
+ * @VN_ASK_BREAK: KMB_BREAK: @number is set, @address va and pa
+ * @VN_ASK_NMI: KMB_NMI: @number is the CPU
+ */
+enum vn_ask_op {
+	VN_ASK_NONE = 0,
+	VN_ASK_CONTROL = 1,
+	VN_ASK_POKE = 2,
+	VN_ASK_BREAK = 3,
+	VN_ASK_NMI = 4,
+};
+
+/**
+ * struct vn_ask - at VN_BR_ASK: one request at a time (writer: agent to @address, root the rest)
+ * @seq: number of the request, written last; the portal rings
+ * @op: enum vn_ask_op
+ * @vnode: the vnode to control
+ * @number: see enum vn_ask_op
+ * @client: the open file of /dev/vnode-peers that asks; control is its
+ * @address: see enum vn_ask_op
+ * @done: number of the request that was answered, written last
+ * @error: errno of the answer, 0 = done
+ * @holder: of VN_ASK_CONTROL: process that has control, of the root
+ * @reserved0: 0
+ * @until_tsc: of VN_ASK_CONTROL: end of the lease
+ * @reserved: 0
+ *
+ * The root keeps lease and breakpoints, so they end with the vnode that asked.
+ */
+struct vn_ask {
+	__u32 seq;
+	__u32 op;
+	__u32 vnode;
+	__u32 number;
+	__u64 client;
+	__u64 address[3];
+	__u32 done;
+	__u32 error;
+	__u32 holder;
+	__u32 reserved0;
+	__u64 until_tsc;
+	__u64 reserved[7];
+};
+
 #define VNODE_SELF	_IOR(KMB_IOC, 32, struct vn_self)
 #define VNODE_BEAT	_IO(KMB_IOC, 33)	/* a user beat of the CPU it runs on */
 
 /* /dev/vnode-peers has this, and of /dev/kmb what an observer may do there:
- * KMB_INFO (its root_pa is 0), KMB_CPUS, KMB_QUERY and read-only mappings. */
+ * KMB_INFO (its root_pa is 0), KMB_CPUS, KMB_QUERY and read-only mappings.  Opened
+ * O_RDWR, KMB_CONTROL, KMB_POKE, KMB_BREAK and KMB_NMI ask the root, which does
+ * them for vnodes granted with VN_GRANT_CONTROL. */
 #define VNODE_GRANTS	_IOR(KMB_IOC, 34, struct vn_grants)
 
 #endif /* VNODE_ABI_H */

@@ -154,6 +154,8 @@ def test_areas_of_the_bridge_do_not_overlap():
         (abi.VN_BR_CONSOLE_IN, abi.RING.size + abi.VN_CONSOLE_IN_BYTES),
         (abi.VN_BR_KMSG, abi.VN_KMSG_SIZE),
         (abi.VN_BR_GRANTS, abi.GRANTS.size),
+        (abi.VN_BR_ASK, abi.ASK.size),
+        (abi.VN_BR_ASK_DATA, abi.VN_ASK_DATA_MAX),
         (abi.VN_BRIDGE_SIZE, 0),
     ]
     for (start, size), (following, _) in pairwise(areas):

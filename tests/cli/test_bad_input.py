@@ -36,6 +36,7 @@ HOSTILE = [
 ]
 
 TAKES_VNODE = [
+    ("boot", "{}"),
     ("log", "{}"),
     ("console", "{}"),
     ("start", "{}"),
@@ -62,6 +63,8 @@ WRONG = [
     (("status", "--interval", "nan"), 2, "interval"),
     (("status", "--interval", "inf"), 2, "3600"),
     (("status", "--interval", "x"), 2, "not a valid float"),
+    (("boot",), 2, "VNODE"),
+    (("boot", "3"), 4, "vnodes here: 1 (alpha), 2 (beta)"),
     (("log",), 2, "name a vnode or an --incident"),
     (("log", "1", "--incident", "1"), 2, "one of them"),
     (("log", "--incident", "1", "-f"), 2, "does not grow"),

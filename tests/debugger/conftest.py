@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from debugger import gdb, packet
 from debugger.errors import AddressError, TargetError
@@ -24,10 +23,6 @@ from introspect.modules import Module
 from introspect.printk import LogRecord
 from introspect.symbols import Symbols
 from introspect.tasks import Task
-
-# A busy machine makes the time of a single example meaningless.
-settings.register_profile("debugger", deadline=None)
-settings.load_profile("debugger")
 
 BASE = 0xFFFFFFFF81000000
 GDBS = [

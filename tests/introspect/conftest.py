@@ -46,7 +46,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     kernel, modules = stock_kernel()
     directory = tmp_path_factory.mktemp("guest")
     loaded = sorted((modules / "kernel").rglob("loop.ko*"))
-    return boot(directory, kernel, loaded, elf=directory / "vmcore.elf")
+    return boot(directory, kernel, loaded, elf=directory / "vmcore.elf", idle=True)
 
 
 @pytest.fixture(scope="session")

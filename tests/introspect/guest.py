@@ -187,6 +187,19 @@ def wait_for(path: Path, text: bytes, process: Any, seconds: float = 240) -> Non
     raise AssertionError(f"the guest did not print {text!r}; its console ends with:\n{tail}")
 
 
+def stop_idle(qmp: Qmp, seconds: float = 60) -> None:
+    """Stops the guest at a moment at which every CPU is halted in its idle loop."""
+    deadline = time.monotonic() + seconds
+    while True:
+        qmp.command("stop")
+        text = qmp.command("human-monitor-command", **{"command-line": "info registers -a"})
+        if "HLT=0" not in text and "HLT=1" in text:
+            return
+        assert time.monotonic() < deadline, f"the guest does not come to rest:\n{text}"
+        qmp.command("cont")
+        time.sleep(0.1)
+
+
 def boot(
     directory: Path,
     kernel: Path,
@@ -196,14 +209,21 @@ def boot(
     after: str = "",
     until: bytes = READY,
     extra: dict[str, bytes] | None = None,
+    idle: bool = False,
     **options: Any,
 ) -> Guest:
-    """Boots, waits for `until`, freezes, optionally lets QEMU write a vmcore, and ends QEMU."""
+    """Boots, waits for `until`, freezes, optionally lets QEMU write a vmcore, and ends QEMU.
+
+    `idle`: freezes once all its CPUs rest.
+    """
     with running(directory, kernel, initramfs(modules, after, extra), **options) as (
         qmp, raw, process,
     ):  # fmt: skip
         wait_for(directory / "console", until, process)
-        qmp.command("stop")
+        if idle:
+            stop_idle(qmp)
+        else:
+            qmp.command("stop")
         if elf is not None:
             qmp.command("dump-guest-memory", paging=False, protocol=f"file:{elf}")
     truth = parse_truth((directory / "truth.gz").read_bytes())

@@ -135,3 +135,20 @@ def test_qemus_kdump_and_makedumpfiles_read_as_the_elf_does(tmp_path: Path) -> N
     cut.write_bytes(plain.read_bytes()[: 1 << 20])
     with pytest.raises(BadImage, match="truncated"):
         Kernel.find(open_image(cut))
+    whole = plain.read_bytes()
+    cut.write_bytes(whole[: len(whole) * 9 // 10])
+    with pytest.raises(BadImage, match="truncated"):
+        open_image(cut)
+    part = open_image(cut, partial=True)
+    assert isinstance(part, KdumpMemory) and 0 < part.missing < 256 << 20
+    low = open_image(plain).ranges[0][0]
+    assert part.read(low, 4096) == open_image(plain).read(low, 4096)
+    last = part.ranges[-1]
+    with pytest.raises(MemoryFault, match="truncated"):
+        part.read(last[0] + last[1] - 4096, 4096)
+    flat = files["kdump"].read_bytes()
+    cut.write_bytes(flat[: len(flat) * 9 // 10])
+    with pytest.raises(BadImage, match="truncated"):
+        open_image(cut)
+    flattened = open_image(cut, partial=True)
+    assert isinstance(flattened, KdumpMemory) and flattened.missing

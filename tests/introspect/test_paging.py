@@ -62,6 +62,17 @@ def test_tables_that_point_at_themselves_end() -> None:
     page = struct.pack("<512Q", *([0x1000 | PRESENT] * 512))
     walker = PageTables(BufferMemory([(0x1000, page)]), 0x1000, la57=True)
     assert len(list(walker.leaves(0, 1 << 64, limit=5000))) <= 5000
+    # one entry each in the upper levels: the tables themselves are bounded too
+    reads = []
+
+    class Counted(BufferMemory):
+        def read(self, pa: int, size: int) -> bytes:
+            reads.append(pa)
+            return super().read(pa, size)
+
+    sparse = struct.pack("<512Q", *([0x1000 | PRESENT] * 2 + [0] * 510))
+    list(PageTables(Counted([(0x1000, sparse)]), 0x1000, la57=True).leaves(0, 1 << 64, limit=320))
+    assert len(reads) <= 320 // 16
     with pytest.raises(NotFound):
         locate.page_offset(PageTables(BufferMemory([(0, bytes(8192))]), 0x1000, la57=False))
 

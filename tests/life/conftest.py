@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     RunningBox = Any
 
 UNTIL = 300.0  # s; an incident takes some seconds on an idle machine
+SELDOM = 3.0  # s between questions: each costs the root's only CPU seconds under emulation
 
 
 class Vnodes:
@@ -23,10 +24,12 @@ class Vnodes:
         self.box = box
 
     def run(self, *words: str, timeout: float = 200) -> Any:
-        return self.box.run(["vnode-debug", *words], timeout)
+        return self.box.verb(*words, timeout=timeout)
 
     def text(self, *words: str, timeout: float = 200) -> str:
-        return str(self.box.check(["vnode-debug", *words], timeout))
+        done = self.run(*words, timeout=timeout)
+        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return str(done.stdout)
 
     def json(self, *words: str, timeout: float = 200) -> Any:
         return json.loads(self.text(*words, "--json", timeout=timeout))
@@ -46,7 +49,7 @@ class Vnodes:
             later = [i for i in self.json("incidents", "--vnode", str(vnode)) if i["id"] > number]
             if later and over(later[0]):
                 return self.json("show", str(later[0]["id"]))
-            time.sleep(0.3)
+            time.sleep(SELDOM)
         pytest.fail(f"no finished incident of vnode {vnode} after {number}: {later}")
 
     def fail(self, vnode: int, *words: str) -> dict[str, Any]:
@@ -58,7 +61,7 @@ class Vnodes:
         deadline = time.monotonic() + UNTIL
         while (one := self.status(vnode))["state"] != state:
             assert time.monotonic() < deadline, f"vnode {vnode} is {one['state']}, not {state}"
-            time.sleep(0.3)
+            time.sleep(SELDOM)
         return one
 
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,9 @@ info = machine.info()
 assert (info.root_pa, info.owner_pid, info.range) == (0, 0, (binding.region,))
 assert [cpu.vnode for cpu in machine.cpus()] == [2]
 
-def mapped(at, size, fd=machine.fileno(), prot=mmap.PROT_READ, flags=mmap.MAP_SHARED):
+observer = os.open("/dev/vnode-peers", os.O_RDONLY)
+
+def mapped(at, size, fd=observer, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED):
     return lambda: mmap.mmap(fd, size, flags, prot, offset=at)
 
 base, end = binding.region.base, binding.region.end
@@ -128,6 +132,57 @@ def test_log_of_the_running_kernel(granted: Peers) -> None:
     status, text = granted.console.run("vnode-debug log 2 -n 3")
     assert status == 0
     assert re.search(r'vnode_agent: vnode 2 "peer2", incarnation \d', text)
+
+
+def test_without_the_grant_it_cannot_be_stopped(granted: Peers) -> None:
+    status, text = granted.console.run(f"{GDB} --stop --batch")
+    assert status == 1
+    assert "may look at it, not stop it" in " ".join(text.split())
+
+
+def test_it_is_stopped_stepped_and_let_go(peers: Peers) -> None:
+    """The paper's sentence: one vnode debugs another's kernel."""
+    peers.root("grant", "2", "--to", "1", "--control")
+    before = beats(peers)
+    commands = [
+        "break schedule_hrtimeout_range_clock",
+        "continue",
+        "bt 3",
+        "x/2xb $pc",
+        "stepi",
+        "x/i $pc",
+        "delete",
+        "detach",
+    ]
+    words = " ".join(f"-ex '{command}'" for command in commands)
+    status, text = peers.console.run(f"{GDB} --stop --batch {words}", timeout=900)
+    assert status == 0, text
+    assert re.search(r"Breakpoint 1, 0x\w+ in schedule_hrtimeout_range_clock", text), text
+    assert re.search(r"#0 .*schedule_hrtimeout_range_clock", text)
+    assert "0xcc" not in text  # breakpoints are taken out of what is read
+    assert re.search(r"schedule_hrtimeout_range_clock\+\d+>", text)
+    assert json.loads(peers.root("status", "--json"))[2]["state"] == "running"
+    assert beats(peers) > before
+
+
+def test_a_killed_debugger_leaves_nothing_behind(peers: Peers) -> None:
+    peers.root("grant", "2", "--to", "1", "--control")
+    console = peers.console
+    console.type(f"{GDB} --stop -q & sleep 60; kill -9 $! $(pidof gdb); wait")
+    console.wait("sleep")
+    console.run("true", timeout=900)
+    end = time.monotonic() + 120
+    while json.loads(peers.root("status", "--json"))[2]["state"] != "running":
+        assert time.monotonic() < end
+    before = beats(peers)
+    assert beats(peers) > before
+
+
+def beats(peers: Peers) -> int:
+    """User beats of vnode 2."""
+    status = json.loads(peers.root("status", "--json"))[2]
+    assert status["id"] == 2
+    return int(status["beats"][0]["user"]["beats"])
 
 
 def session(peers: Peers) -> Any:

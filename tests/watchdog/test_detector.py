@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.detector import OK, STRIDE, BootWatch, Detector, Level, OwnPace
+from watchdog.accrual import sigmas
+from watchdog.detector import OK, STRIDE, Accrual, BootWatch, Detector, Level, OwnPace
 
 LIMITS = (100, 400, 1000)
 PERIOD = 10
@@ -107,6 +111,7 @@ def test_own_absence_is_never_blamed_on_a_vnode() -> None:
     counts = [1, 1, 1, 0]
     for now in range(0, 100, PERIOD):
         assert pace.tick(now) == 0
+        pace.plan(now + PERIOD)
         counts = [count + 1 for count in counts]
         detector.observe(counts, now)
     absent = pace.tick(10_090)
@@ -118,6 +123,90 @@ def test_own_absence_is_never_blamed_on_a_vnode() -> None:
         assert pace.tick(now) == 0
         verdict = detector.observe(counts, now)
     assert verdict.level is Level.FAILED  # but a dead one is found still
+
+
+def test_a_planned_rest_is_no_absence() -> None:
+    pace = OwnPace(PERIOD)
+    for now in (0, 50, 1000):
+        pace.plan(now)
+        assert pace.tick(now + PERIOD) == 0
+    assert pace.late == 0
+
+
+def test_late_ticks_widen_the_limits_for_a_while() -> None:
+    pace = OwnPace(PERIOD, recovery=1000)
+    for late in range(6):
+        pace.plan(0)
+        assert pace.tick(100) == 100
+        assert pace.doubt == min(late + 2, OwnPace.MOST)
+    assert pace.late == 6
+    doubts = []
+    for now in range(200, 4000, 100):
+        pace.plan(now)
+        pace.tick(now)
+        doubts.append(pace.doubt)
+    assert doubts == sorted(doubts, reverse=True)
+    assert doubts[0] == 4 and doubts[10] == 3 and doubts[-1] == 1
+
+
+@pytest.mark.parametrize("layer", range(3))
+@pytest.mark.parametrize("died", [1000, 1004, 1333])
+def test_looks_are_due_seldom_and_yet_in_time(layer: int, died: int) -> None:
+    """Looking only when due finds what looking at each tick finds, as soon."""
+    detector, beats = Detector(1, LIMITS), Beats(1)
+    for above in range(layer, 3):
+        beats.dead[0, above] = died
+    now, looks, verdict = 0, 0, OK
+    while verdict.level is not Level.FAILED:
+        stamps = [(count - 1) * PERIOD for count in beats.at(now)]
+        verdict = detector.observe(beats.at(now), now, stamps)
+        looks += now < died
+        now = max(detector.due + 1, now + 1)
+    last = died // PERIOD * PERIOD
+    assert verdict.layer == layer and verdict.quiet_since == last
+    assert now - 2 == last + LIMITS[layer]
+    assert looks < 40  # of 100 ticks and more
+
+
+def test_a_lying_stamp_wins_one_look() -> None:
+    detector = Detector(1, LIMITS)
+    detector.observe([1, 0, 0, 0], 0)
+    detector.observe([2, 0, 0, 0], 40, [1 << 63, 0, 0, 0])  # in the future
+    assert detector.due == 90
+    detector.observe([3, 0, 0, 0], 60, [5, 0, 0, 0])  # before the last look
+    assert detector.due == 110
+    detector.observe([4, 0, 0, 0], 80, [70, 0, 0, 0])
+    assert detector.due == 120
+
+
+def test_limits_that_follow_the_beats() -> None:
+    """Beats each 10 with little jitter: found long before the fixed limit, never while alive."""
+    detector = Detector(1, (1000, 1000, 1000), Accrual(phi=8.0, pause=20))
+    gaps = random.Random(5)
+    now = count = 0
+    for _ in range(400):
+        now += gaps.randrange(8, 13)
+        count += 1
+        assert detector.observe([count] * STRIDE, now, [now] * STRIDE) == OK
+    verdict, quiet = OK, now
+    while verdict.level is not Level.FAILED:
+        now += 1
+        verdict = detector.observe([count] * STRIDE, now)
+    assert 35 < now - quiet < 60 and verdict.reason == "irqhang"
+
+
+def test_limits_never_exceed_the_fixed_ones() -> None:
+    detector = Detector(1, (100, 100, 100), Accrual(phi=50.0, pause=1000))
+    for beat in range(300):
+        detector.observe([beat] * STRIDE, beat * 40)
+    assert detector.observe([299] * STRIDE, 299 * 40 + 101).level is Level.FAILED
+
+
+def test_sigmas_are_those_of_the_normal_distribution() -> None:
+    """Tables: one in ten beyond 1.2816 deviations, one in a thousand beyond 3.0902."""
+    assert sigmas(1) == pytest.approx(1.2816, abs=1e-3)
+    assert sigmas(3) == pytest.approx(3.0902, abs=1e-3)
+    assert sigmas(8) == pytest.approx(5.6120, abs=1e-3)
 
 
 def test_a_cpu_that_stood_still_is_excused_in_its_upper_layers_too() -> None:
@@ -144,11 +233,15 @@ def test_patience_stretches_every_limit() -> None:
     assert detector.observe([1, 1, 1, 0], 410).level is Level.FAILED
 
 
-@given(st.lists(st.lists(st.integers(0, (1 << 64) - 1), min_size=8, max_size=8), max_size=20))
-def test_any_counts_give_a_verdict(readings: list[list[int]]) -> None:
-    detector = Detector(2, LIMITS)
-    for now, counts in enumerate(readings):
-        assert detector.observe(counts, now * 50).level in Level
+WORDS = st.lists(st.integers(0, (1 << 64) - 1), min_size=8, max_size=8)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), max_size=20), st.booleans())
+def test_any_bridge_gives_a_verdict(readings: list[tuple[list[int], list[int]]], phi: bool) -> None:
+    detector = Detector(2, LIMITS, Accrual(8.0, 0) if phi else None)
+    for now, (counts, stamps) in enumerate(readings):
+        assert detector.observe(counts, now * 50, stamps).level in Level
+        assert detector.due >= 0
 
 
 @given(
@@ -159,6 +252,7 @@ def test_a_live_vnode_is_never_failed_however_late_the_ticks(gaps: list[int], la
     """Whatever the watcher's own gaps: beats continue throughout, so no verdict may be failed."""
     beats, detector, pace, now = Beats(1), Detector(1, LIMITS), OwnPace(PERIOD), 0
     for gap in gaps:
+        pace.plan(now + PERIOD)
         now += gap
         absent = pace.tick(now)
         if absent:

@@ -79,7 +79,7 @@ def edit(rig, *changes: tuple[str, str]) -> None:
 
 def test_running_vnodes_are_not_touched(rig, rig_tools):
     before = dict(rig.machine.vnodes)
-    edit(rig, ("limit_ms = 300", "limit_ms = 333"), ("intensity = 1000", "intensity = 7"))
+    edit(rig, ("limit_ms = 500", "limit_ms = 555"), ("intensity = 1000", "intensity = 7"))
     third = rig_tools.vnode_text(3, "three", [1], autostart=False)
     rig.config.write_text(rig.config.read_text() + third)
     reply = rig.client.call("reload")
