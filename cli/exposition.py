@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from adeos import abi
 from cli import observe, output
+from watchdog.observe import LAYERS
 
 if TYPE_CHECKING:
     from crashdump.incident import Incident
@@ -82,7 +83,7 @@ def _vnodes(now: observe.Snapshot) -> Iterator[Family]:
         ({**_labels(sample.status), "cpu": cpu, "layer": layer}, beat.count[index])
         for sample in now.samples
         for cpu, beat in enumerate(sample.beats)
-        for index, layer in enumerate(observe.LAYERS)
+        for index, layer in enumerate(LAYERS)
     ]
     yield Family("beats_total", "counter", "Beats of a CPU in a layer, this incarnation.", beats)
 

@@ -37,6 +37,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Look",
         (
             Entry("status", "cli.status", "Show the vnodes and their heartbeats."),
+            Entry("tui", "cli.tui", "Open the dashboard."),
             Entry("boot", "cli.boot", "Show where the time of a vnode's last start went."),
             Entry("log", "cli.log", "Print a vnode's kernel log, read from its memory."),
             Entry("console", "cli.console", "Open a vnode's console."),

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from adeos.text import printable
+from adeos.units import duration as duration
+from adeos.units import size as size
 
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 
@@ -68,32 +70,6 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
     if code is None or not text or not coloured(stream or sys.stdout):
         return text
     return f"\x1b[{code}m{text}\x1b[0m"
-
-
-def size(n: int) -> str:
-    """Bytes in the largest binary unit that keeps it exact or two digits long: 256M, 1.5G."""
-    value = float(n)
-    for unit in ("", "K", "M", "G", "T"):
-        if value < 1024 or unit == "T":
-            return f"{value:.0f}{unit}" if value == int(value) else f"{value:.1f}{unit}"
-        value /= 1024
-    raise AssertionError("unreachable")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: 0.41s, 12.3s, 4m07s, 3h02m, 5d01h."""
-    if seconds < 0:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.2f}s" if seconds < 10 else f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02}s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours}h{minutes:02}m"
-    days, hours = divmod(hours, 24)
-    return f"{days}d{hours:02}h"
 
 
 def table(

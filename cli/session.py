@@ -110,9 +110,13 @@ class Session:
 
     def store(self) -> IncidentStore:
         """The incident store of this machine, for reading; empty where there is none."""
+        if self._store is None:
+            self._store = self.open_store()
+        return self._store
+
+    def open_store(self) -> IncidentStore:
+        """The store once more: one that was opened before there was any stays empty."""
         from crashdump.store import IncidentStore
         from watchdog import paths
 
-        if self._store is None:
-            self._store = IncidentStore(paths.state_dir(), read_only=True)
-        return self._store
+        return IncidentStore(paths.state_dir(), read_only=True)

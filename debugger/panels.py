@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from debugger.command import Command
 from debugger.registers import Values
 from debugger.session import Session
+from debugger.target import Target
 from introspect.registers import PT_REGS
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def _kernel_names(values: Values) -> dict[str, int]:
     return {name: values.get(theirs, 0) for name, theirs in _NAMES.items()}
 
 
-def _registers(session: Session) -> Mapping[int, dict[str, int]]:
-    target = session.target
+def registers_of(target: Target) -> Mapping[int, dict[str, int]]:
+    """The registers of the CPUs by number, named as struct pt_regs names them."""
     found = {
         thread.cpu: _kernel_names(target.registers(thread.tid))
         for thread in target.threads()
@@ -45,7 +46,7 @@ def _panels(session: Session, *names: str) -> str:
     from crashdump.analysis.run import PANELS, run_panel
     from crashdump.analysis.subject import Subject
 
-    subject = Subject(session.target.kernel, _registers(session))
+    subject = Subject(session.target.kernel, registers_of(session.target))
     found = [run_panel(spec, subject) for spec in PANELS if spec.name in names]
     return "".join(f"{line}\n" for panel in found for line in _lines(panel, len(names) > 1))
 
@@ -76,7 +77,7 @@ def _crash(session: Session, _argument: str) -> str:
     from crashdump.analysis.text import render
 
     name = session.target.identity.name
-    subject = Subject(session.target.kernel, _registers(session), name=name)
+    subject = Subject(session.target.kernel, registers_of(session.target), name=name)
     return render(analyze(subject, only=("reason", "instruction", "registers", "backtrace")))
 
 
