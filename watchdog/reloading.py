@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     from watchdog.service import Service
 
 AT_ONCE = ("restart", "autostart", "grants")
-AT_START = ("watch", "inject", "kernel", "initrd", "cmdline")
 WHEN_STOPPED = ("name", "cpus", "memory", "devices")
-NEW_DAEMON = ("period_ms", "realtime", "log")
-"""Of [watch]; all of [machine] too."""
+AT_START = tuple(
+    key for key in VnodeConfig.__struct_fields__ if key not in ("id", *AT_ONCE, *WHEN_STOPPED)
+)
+"""Of [[vnode]]; a key that is new to this module comes at a start, too."""
+NEW_DAEMON = tuple(key for key in Watch.__struct_fields__ if key != "hold")
+"""Of [watch]."""
+TABLES = ("dumps", "hooks")
+"""Applied at once; other tables not by this daemon."""
 
 
 class Plan(NamedTuple):
@@ -68,14 +73,21 @@ def plan(old: Config, new: Config, bound: Container[int]) -> Plan:
             vnodes.append(was)
         else:
             words.applied.append(f"{_label(was)}: gone")
-    config = msgspec.structs.replace(new, machine=old.machine, watch=watch, vnode=tuple(vnodes))
+    kept = {key: getattr(old, key) for key in Config.__struct_fields__ if key not in TABLES}
+    config = msgspec.structs.replace(new, **kept | {"watch": watch, "vnode": tuple(vnodes)})
     return Plan(config, tuple(words.applied), tuple(words.later), tuple(words.refused))
 
 
 def _tables(old: Config, new: Config, words: _Words) -> Watch:
     """The tables that are not about one vnode; the [watch] that holds."""
-    if new.machine != old.machine:
-        words.refused.append("[machine]: kmb.ko is loaded with it; down --unload, then up")
+    others = set(Config.__struct_fields__) - {"watch", "vnode", *TABLES}
+    words.refused += [
+        f"[{key}]: kmb.ko is loaded with it; down --unload, then up"
+        if key == "machine"
+        else f"[{key}]: end the daemon (down --keep-running), then up"
+        for key in sorted(others)
+        if getattr(new, key) != getattr(old, key)
+    ]
     kept = {key: getattr(old.watch, key) for key in NEW_DAEMON}
     words.refused += [
         f"[watch] {key}: end the daemon (down --keep-running), then up"
@@ -83,12 +95,8 @@ def _tables(old: Config, new: Config, words: _Words) -> Watch:
         if getattr(new.watch, key) != kept[key]
     ]
     watch = msgspec.structs.replace(new.watch, **kept)
-    changed = {
-        "[watch]": watch != old.watch,
-        "[dumps]": new.dumps != old.dumps,
-        "[hooks]": new.hooks != old.hooks,
-    }
-    words.applied += [name for name, is_so in changed.items() if is_so]
+    words.applied += ["[watch]"] if watch != old.watch else []
+    words.applied += [f"[{key}]" for key in TABLES if getattr(new, key) != getattr(old, key)]
     return watch
 
 

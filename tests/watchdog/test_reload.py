@@ -47,6 +47,7 @@ def planned(old: str, new: str, bound: set[int]):
         (("cpus = [2]", "cpus = [3]"), "applied", "vnode 2 (two): cpus"),
         (('kernel = "k"', 'kernel = "l"'), "later", "vnode 1 (one): kernel"),
         (("memory", "watch = { irq = { limit_ms = 77 } }\nmemory"), "later", "one): watch"),
+        (("memory", "fast_boot = true\nmemory"), "later", "one): fast_boot"),
         (("memory", "restart = { intensity = 1 }\nmemory"), "applied", "one): restart"),
         (('id = 2\nname = "two"', 'id = 3\nname = "three"'), "applied", "vnode 2 (two): gone"),
         (('id = 1\nname = "one"', 'id = 3\nname = "three"'), "refused", "vnode 1 (one): is not in"),
