@@ -73,7 +73,8 @@ def run(session: Session, readonly: bool, keymap: Mapping[str, str]) -> None:
     from tui.errors import NotATerminal
 
     served = "TEXTUAL_DRIVER" in os.environ  # by --web: the terminal is a browser
-    if not served and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # Textual draws on stderr
+    if not served and not all(one.isatty() for one in (sys.stdin, sys.stdout, sys.stderr)):
         raise NotATerminal("it needs a terminal; without one: vnode-debug status --watch")
     from tui.app import Dashboard
     from tui.client import Client

@@ -8,6 +8,7 @@ the daemon said.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 from rich.cells import cell_len, set_cell_size
 
@@ -63,7 +64,7 @@ def sparkline(values: Iterable[float | None], top: float) -> str:
 
 
 def _block(value: float | None, top: float) -> str:
-    if value is None:
+    if value is None or not isfinite(value):
         return "·"
     if top <= 0 or value <= 0:
         return BLOCKS[1] if value == 0 else BLOCKS[0]
