@@ -16,10 +16,12 @@ from kexec_restart.warm_image import PAGE, Place, WarmImage
 def put_back(
     image: WarmImage,
     region: memoryview,
-    slot: memoryview,
+    slot: memoryview | None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> int | None:
     """Write the pages that differ; how many, None when `cancelled` said so.
+
+    Without a slot that is left alone: all regions of a vnode share it.
 
     Writing a page costs more than comparing it: under emulation its translated code is lost.
     """
@@ -28,13 +30,22 @@ def put_back(
         if cancelled():
             return None
         memory = slot if place.slot else region
-        if not same(memory, place.offset, image.view, place.at, place.size):
+        if memory is not None and not same(memory, place.offset, image.view, place.at, place.size):
             written += _write_differing(image, memory, place)
     return written
 
 
+def stands(image: WarmImage, region: memoryview) -> bool:
+    """Whether the region holds what the image does; the slot is put back at each use."""
+    return all(
+        same(region, place.offset, image.view, place.at, place.size)
+        for place in image.places()
+        if not place.slot
+    )
+
+
 def put_back_slot(image: WarmImage, slot: memoryview) -> None:
-    """The low slot alone: all regions of a vnode share it."""
+    """The low slot alone."""
     for place in image.places():
         if place.slot:
             move(slot, place.offset, image.view, place.at, place.size)

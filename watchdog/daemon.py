@@ -92,6 +92,7 @@ async def _run(
             service, machine, placement, Composer(machine, stage), ledger, dumps
         )
         dumps.freed = service.prepare_all
+        dumps.reclaim = service.executor.warm.reclaim
         await _stage_all(config, stage, machine)
         await service.adopt()
         server = ControlServer(paths.control_socket(), table(service))

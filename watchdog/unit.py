@@ -18,6 +18,7 @@ from watchdog.config import VnodeConfig
 from watchdog.detector import BootWatch, Detector
 from watchdog.ledger import Entry
 from watchdog.supervisor import Vnode
+from watchdog.warmth import Warmth
 
 Counts = tuple[int, ...]
 
@@ -86,6 +87,7 @@ class Unit:
     strategy: str = ""
     start_at: loader.Entry | None = None
     """How to start what was composed."""
+    warm: Warmth = field(default_factory=Warmth)
     grants: set[int] = field(default_factory=set)
     """Ids of the vnodes that this one may look at."""
 

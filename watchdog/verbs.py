@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 COMMAND_WAIT_S = 1.0
 WAIT_MAX_S = 3600.0
+STRATEGIES = ("cold", "warm", "standby")
 
 
 class UsageError(WatchdogError):
@@ -87,13 +88,18 @@ async def stop(service: Service, request: Reply, send: Send) -> Reply:
 
 
 async def restart(service: Service, request: Reply, send: Send) -> Reply:
-    """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled."""
+    """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled.
+
+    "strategy": cold, warm or standby instead of the config's.
+    """
     unit = _unit(service, request)
     if _flag(request, "dry_run"):
         return {"ok": True, "steps": _plan(service, unit)}
+    strategy = _strategy(service, unit, request)
     wish = events.RestartRequested(force=_flag(request, "force"))
     _refuse(unit, wish)
     service.executor.placement.check_cpus(unit, list(service.units.values()))
+    unit.warm.wish = strategy
     service.post(unit, wish)
     return _describe(unit) | {"ok": True}
 
@@ -104,8 +110,45 @@ def _plan(service: Service, unit: Unit) -> list[dict[str, str]]:
     spare = service.executor.placement.peek(unit)
     capture = unit.config.restart.on_crash.startswith("coredump")
     target = Target(unit.id, unit.config.name, unit.config.cpus, unit.region, capture)
-    steps = choose(unit.region, spare, capture=capture).steps(target)
-    return [{"step": step.name, "does": step.text} for step in steps]
+    way = service.executor.warm.prospect(unit) or choose(unit.region, spare, capture=capture)
+    return [{"step": step.name, "does": step.text} for step in way.steps(target)]
+
+
+def _strategy(service: Service, unit: Unit, request: Reply) -> str:
+    """The strategy asked for, "" for the config's; RefusedError when it cannot be had."""
+    wanted = request.get("strategy") or ""
+    if wanted not in ("", *STRATEGIES):
+        raise UsageError(f"no strategy {wanted!r}; known: {', '.join(STRATEGIES)}")
+    if wanted in ("", "cold"):
+        return str(wanted)
+    way = service.executor.warm.prospect(unit, wanted)
+    if way is None or way.name != wanted:
+        lacks = "has no standby" if wanted == "standby" else "has no image"
+        raise RefusedError(
+            f'{unit.label} {lacks}; "vnode-debug freeze {unit.id}" makes an image,'
+            ' strategy = "standby" in its config a standby'
+        )
+    return wanted
+
+
+async def freeze(service: Service, request: Reply, send: Send) -> Reply:
+    """Freeze a running vnode that is ready, keep its image, and let it go on."""
+    unit = _unit(service, request)
+    if unit.vnode.state is not State.RUNNING:
+        raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; it must be running")
+    await asyncio.shield(service.executor.warm.request(unit))
+    return _describe(unit) | {"ok": True, "images": _images(service, unit)}
+
+
+async def images(service: Service, request: Reply, send: Send) -> Reply:
+    """The images of frozen vnodes, or of one vnode."""
+    unit = _unit(service, request) if "vnode" in request else None
+    return {"ok": True, "images": _images(service, unit)}
+
+
+def _images(service: Service, unit: Unit | None) -> list[dict[str, Any]]:
+    found = service.executor.warm.describe()
+    return [one for one in found if unit is None or one["vnode"] == unit.id]
 
 
 async def wait(service: Service, request: Reply, send: Send) -> Reply:
@@ -306,6 +349,8 @@ VERBS = {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "freeze": freeze,
+    "images": images,
     "wait": wait,
     "dump": dump,
     "inject": inject,

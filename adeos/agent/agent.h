@@ -77,7 +77,7 @@ bool trap_goes_first(void);
 
 /* freeze.c: parking with everything in memory, to be resumed */
 int freeze_init(void);
-int freeze_check(void);
+int freeze_claim(void);
 void freeze_go(void);
 void freeze_declare(bool ready);
 

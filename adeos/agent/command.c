@@ -25,7 +25,7 @@ static int check(u32 cmd, u64 arg)
 	case VN_CMD_INJECT:
 		return READ_ONCE(root_side->flags) & VN_F_INJECT ? 0 : EPERM;
 	case VN_CMD_FREEZE:
-		return freeze_check();
+		return freeze_claim();
 	}
 	return EINVAL;
 }

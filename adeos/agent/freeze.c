@@ -216,7 +216,6 @@ static int suspend(void)
 {
 	int rc;
 
-	WRITE_ONCE(stage, TASKS);
 	schedule_delayed_work(&tasks_watch, msecs_to_jiffies(TASKS_MS));
 	rc = pm_suspend(PM_SUSPEND_MEM);
 	cancel_delayed_work_sync(&tasks_watch);
@@ -227,9 +226,6 @@ static void freeze(struct work_struct *work)
 {
 	int rc;
 
-	memset(warm->reason, 0, sizeof(warm->reason));
-	warm->begun_tsc = rdtsc();
-	set_state(VN_W_FREEZING);
 	resumed = false;
 	rc = hooks_run("freeze");
 	if (rc)
@@ -249,8 +245,8 @@ static void freeze(struct work_struct *work)
 	ready_done(resumed);
 }
 
-/* 0 or a positive errno, as command.c wants it. */
-int freeze_check(void)
+/* 0 or a positive errno, as command.c wants it; after 0 freeze_go() has to follow. */
+int freeze_claim(void)
 {
 	if (!resume_tables)
 		return ENOMEM;
@@ -258,6 +254,10 @@ int freeze_check(void)
 		return EAGAIN;
 	if (READ_ONCE(stage) != IDLE || control_held())
 		return EBUSY;
+	WRITE_ONCE(stage, TASKS);
+	memset(warm->reason, 0, sizeof(warm->reason));
+	warm->begun_tsc = rdtsc();
+	set_state(VN_W_FREEZING);
 	return 0;
 }
 

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Warm restarts: freezes vnodes, keeps their images, and resumes from them instead of booting.
+
+`standby`: the first kernel that is ready is frozen and stays where it is, the vnode boots once more
+in a second region, is frozen there too and goes on.  When it fails, the standby is resumed at once;
+the failed region is the dump, and when that is written the image makes it the next standby.
+`warm`: one region, whose image is copied back.  Whatever goes wrong with an image, the vnode boots.
+
+Limits: a daemon that takes over has no images; `vnode-debug freeze` makes them anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from adeos import abi, loader
+from adeos.abi import Range
+from adeos.errors import AdeosError, FreezeError, PoolExhausted
+from adeos.machine import Machine
+from kexec_restart.strategy import Strategy, resumed
+from kexec_restart.warm_copy import put_back, put_back_slot, stands
+from kexec_restart.warm_image import Resume
+from watchdog import actions, background, events, freezing, log
+from watchdog.composer import placement_of
+from watchdog.image_store import ImageStore, Kept
+from watchdog.placement import Placement
+from watchdog.states import Fault, State
+from watchdog.unit import Unit, Watched
+
+PARK_MS = 1000
+READY_POLL_S = 0.02
+READY_SOON = 1000
+"""Looks, after which there is no hurry."""
+SECOND = 1_000_000_000
+
+
+class Host(Protocol):
+    """What this needs of the daemon."""
+
+    units: dict[int, Unit]
+
+    def post(self, unit: Unit, event: events.Event) -> None: ...
+    def publish(self, unit: Unit) -> None: ...
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+
+class Warm:
+    """The executor calls it at the steps of a restart."""
+
+    def __init__(
+        self, host: Host, machine: Machine, placement: Placement, store: ImageStore
+    ) -> None:
+        self.host = host
+        self.machine = machine
+        self.placement = placement
+        self.store = store
+        self.tsc_khz = machine.info().tsc_khz
+
+    # Freeze
+
+    def request(self, unit: Unit) -> asyncio.Future[None]:
+        """Freeze the vnode after what is queued for it; the future ends with it (FreezeError)."""
+        if unit.warm.answer is None:
+            unit.warm.answer = asyncio.get_running_loop().create_future()
+            unit.queue.put_nowait(actions.Freeze(unit.vnode.incarnation))
+        return unit.warm.answer
+
+    async def follow(self, unit: Unit, watched: Watched) -> None:
+        """Freeze a vnode that was booted, once its user space is ready."""
+        looks = 0
+        while unit.watched is watched:
+            if unit.vnode.state is State.RUNNING and freezing.is_ready(unit):
+                unit.queue.put_nowait(actions.Freeze(watched.incarnation))
+                return
+            looks += 1
+            await asyncio.sleep(READY_POLL_S if looks < READY_SOON else 10 * READY_POLL_S)
+
+    async def freeze(self, unit: Unit, incarnation: int) -> None:
+        """Freeze, keep the image, go on; a refusal is logged and told to who asked."""
+        answer, unit.warm.answer = unit.warm.answer, None
+        try:
+            await self._freeze(unit, incarnation)
+        except AdeosError as error:
+            log.write("warning", "not-frozen", vnode=unit.id, what=error)
+            if answer is not None and not answer.done():
+                answer.set_exception(error)
+        else:
+            if answer is not None and not answer.done():
+                answer.set_result(None)
+        self._publish(unit)
+
+    async def _freeze(self, unit: Unit, incarnation: int) -> None:
+        watched = unit.watched
+        running = unit.vnode.state is State.RUNNING and unit.vnode.incarnation == incarnation
+        if not running or watched is None:
+            raise FreezeError(f"{unit.label} is {unit.vnode.state.word}; it must be running")
+        unit.watched = None
+        try:
+            resume = await freezing.ask(self.machine, unit)
+        except BaseException:
+            watched.detector.arm(watched.counts(), self.machine.tsc())
+            unit.watched = watched
+            raise
+        try:
+            await asyncio.to_thread(self.machine.park, unit.id, PARK_MS)
+            lack = await self._keep_image(unit, resume)
+            if self._becomes_standby(unit):
+                return
+            await self._go_on(unit, resume)
+        except AdeosError:
+            self._restart_watch(unit, self.machine.tsc())
+            self.host.post(unit, events.Faulted(Fault("freeze", incarnation)))
+            raise
+        if lack is not None:
+            raise lack
+
+    async def _keep_image(self, unit: Unit, resume: Resume) -> AdeosError | None:
+        """Why there is no image, None when there is one."""
+        try:
+            place, free = self.store.reserve(unit)
+        except PoolExhausted as error:
+            return error
+        try:
+            kept = await asyncio.to_thread(self.store.capture, unit, place, free, resume)
+        except AdeosError as error:
+            self.placement.pool.free_region(place)
+            return error
+        self.store.keep(kept)
+        log.write("info", "frozen", vnode=unit.id, image=kept.size >> 20, at=f"{place.base:#x}")
+        return None
+
+    def _becomes_standby(self, unit: Unit) -> bool:
+        """Leave the first image where it is and boot the vnode in another region."""
+        kept, own = self.store.get(unit.id, unit.region), unit.region
+        wanted = unit.config.restart.strategy == "standby" and unit.vnode.state is State.RUNNING
+        if not wanted or kept is None or own is None or len(self.store.of(unit.id)) > 1:
+            return False
+        unit.warm.stays = False
+        other = self.placement.spare(unit)
+        if other is None:
+            unit.warm.stays = True
+            log.write("warning", "no-standby", vnode=unit.id, what="no second region is free")
+            return False
+        kept.intact = True
+        self.placement.stand_by(unit.id, own)
+        unit.region = other
+        unit.warm.wish = "cold"
+        self.host.post(unit, events.RestartRequested())
+        return True
+
+    async def _go_on(self, unit: Unit, resume: Resume) -> None:
+        """Resume it where it is, as the incarnation it was."""
+        loader.rejoin(self.machine, placement_of(unit, unit.vnode.incarnation))
+        unit.warm.resume = resume
+        cr3, entry, cr4 = resume.cr3, resume.entry, resume.cr4
+        tsc = await asyncio.to_thread(
+            lambda: self.machine.resume(unit.id, cr3=cr3, entry=entry, cr4=cr4)
+        )
+        await freezing.until_it_runs(unit, unit.config.restart.resume_ms)
+        self._restart_watch(unit, tsc)
+
+    def _restart_watch(self, unit: Unit, tsc: int) -> None:
+        assert unit.bridge is not None
+        incarnation = unit.vnode.incarnation
+        unit.watched = Watched(unit.bridge, unit.config, incarnation, self.tsc_khz, tsc)
+
+    # Restart
+
+    async def load(self, unit: Unit, incarnation: int) -> bool:
+        """Put an image in place for `incarnation`; False: the vnode is to be booted."""
+        way = self._choose(unit)
+        unit.warm.resume, unit.warm.image_age, unit.warm.resumed_at = None, None, 0
+        unit.warm.way, unit.warm.wish = abi.Way.COLD, ""
+        if way is abi.Way.COLD:
+            return False
+        kept = self.store.get(unit.id, unit.region)
+        assert kept is not None and unit.region is not None
+        self.placement.place(unit)
+        try:
+            await asyncio.to_thread(self._put_in_place, unit, kept, way, incarnation)
+        except AdeosError as error:
+            log.write("error", "image", vnode=unit.id, what=error)
+            self.store.forget(unit.id, unit.region)
+            return False
+        age = (time.time_ns() - kept.resume.frozen_ns) / SECOND
+        unit.warm.resume, unit.warm.image_age, unit.warm.way = kept.resume, age, way
+        unit.strategy = way.name.lower()
+        unit.stamps["restored"] = self.machine.tsc()
+        return True
+
+    def _choose(self, unit: Unit) -> abi.Way:
+        strategy = unit.warm.wish or unit.config.restart.strategy
+        if strategy == "cold" or self._distrusts(unit):
+            return abi.Way.COLD
+        if strategy == "standby":
+            self._move_to_standby(unit)
+        own = self.store.get(unit.id, unit.region)
+        if own is None:
+            return abi.Way.COLD
+        return abi.Way.STANDBY if own.intact else abi.Way.WARM
+
+    def _distrusts(self, unit: Unit) -> bool:
+        """What is wrong in an image comes back with it: it is given up after some failures."""
+        warm, policy = unit.warm, unit.config.restart
+        if unit.entry is None or not warm.resumed_at:
+            return False
+        soon = time.monotonic_ns() - warm.resumed_at < policy.quick_s * SECOND
+        warm.quick = warm.quick + 1 if soon else 0
+        if warm.proven and warm.quick < policy.quick:
+            return False
+        why = "failed soon after each resume" if warm.proven else "did not come back"
+        log.write("warning", "images-dropped", vnode=unit.id, what=why)
+        self.drop(unit)
+        return True
+
+    def _move_to_standby(self, unit: Unit) -> None:
+        """The capture has moved the vnode there already where a dump was wanted."""
+        standby = self.placement.standby.pop(unit.id, None)
+        if standby is None or unit.region is None:
+            return
+        old, unit.region = unit.region, standby
+        self.host.spawn(self._refill(unit, old))
+
+    async def _refill(self, unit: Unit, region: Range) -> None:
+        """Make a region that the vnode has left its standby, else give it back."""
+        while unit.region != region and unit.vnode.state in (State.RESTARTING, State.LOADING):
+            await asyncio.sleep(READY_POLL_S)
+        if not await self.reclaim(unit.id, region):
+            self.placement.pool.free_region(region)
+
+    def _put_in_place(self, unit: Unit, kept: Kept, way: abi.Way, incarnation: int) -> None:
+        """In a thread.  WarmImageError."""
+        image = self.store.open(kept, self.store.identity(unit))
+        if not kept.checked:
+            image.verify()
+        view = self.machine.view
+        slot = view(kept.identity.slot.base, kept.identity.slot.size, writable=True)
+        if way is abi.Way.STANDBY:
+            put_back_slot(image, slot)
+        else:
+            region = view(kept.region.base, kept.region.size, writable=True)
+            put_back(image, region, slot)
+        kept.checked = kept.intact = False
+        loader.rejoin(self.machine, placement_of(unit, incarnation))
+
+    def started(self, unit: Unit, watched: Watched) -> None:
+        """The vnode was started: resumed, it has little time; booted, it may become an image."""
+        policy = unit.config.restart
+        if unit.warm.resume is not None:
+            unit.warm.proven = False
+            unit.warm.resumed_at = time.monotonic_ns()
+            watched.boot.timeout = policy.resume_ms * self.tsc_khz
+        elif policy.strategy != "cold":
+            self.host.spawn(self.follow(unit, watched))
+        self._publish(unit)
+
+    def stamps(self, unit: Unit) -> None:
+        """Take over the resumed vnode's own stamp, when it can be true."""
+        started = unit.stamps.get("started")
+        if unit.warm.resume is None or unit.bridge is None or started is None:
+            return
+        tsc = int(abi.WARM.get(unit.bridge.view, abi.VN_BR_WARM, "devices_tsc"))
+        if started <= tsc <= self.machine.tsc():
+            unit.stamps["resumed"] = tsc
+
+    async def settle(self, unit: Unit) -> None:
+        """In idle time, once the vnode runs: check what the next restart will use."""
+        unit.warm.proven = True
+        for kept in self.store.of(unit.id):
+            if kept.checked and kept.region == unit.region:
+                continue
+            try:
+                await background.run(lambda kept=kept: self._check(kept))  # type: ignore[misc]
+            except AdeosError as error:
+                log.write("error", "image", vnode=unit.id, what=error)
+                self.store.forget(unit.id, kept.region)
+                self._give_back_standby(unit.id, kept.region)
+            if not kept.intact and self.placement.standby.get(unit.id) == kept.region:
+                log.write("warning", "standby-changed", vnode=unit.id)
+                del self.placement.standby[unit.id]
+                await self._refill(unit, kept.region)
+        self._publish(unit)
+
+    def _check(self, kept: Kept) -> None:
+        image = self.store.open(kept)
+        image.verify()
+        kept.checked = True
+        if kept.intact and self.placement.standby.get(kept.vnode) == kept.region:
+            view = self.machine.view(kept.region.base, kept.region.size, writable=True)
+            kept.intact = stands(image, view) or kept.region not in self.placement.standby.values()
+
+    async def reclaim(self, vnode: int, region: Range) -> bool:
+        """Fill a region that nobody uses from its image and make it the standby.
+
+        False when that is not wanted or not possible: the caller has the region still.
+        """
+        unit, kept = self.host.units.get(vnode), self.store.get(vnode, region)
+        if unit is None or kept is None or vnode in self.placement.standby:
+            return False
+        if unit.config.restart.strategy != "standby" or unit.region == region:
+            return False
+        try:
+            await background.run(lambda: self._fill(kept))
+        except AdeosError as error:
+            log.write("error", "image", vnode=vnode, what=error)
+            self.store.forget(vnode, region)
+            return False
+        if self.store.get(vnode, region) is not kept or vnode in self.placement.standby:
+            return False
+        kept.intact = True
+        self.placement.stand_by(vnode, region)
+        log.write("info", "standby", vnode=vnode, at=f"{region.base:#x}")
+        self._publish(unit)
+        return True
+
+    def _fill(self, kept: Kept) -> None:
+        """In a thread."""
+        image = self.store.open(kept)
+        image.verify()
+        kept.checked = True
+        view, identity = self.machine.view, kept.identity
+        region = view(identity.region.base, identity.region.size, writable=True)
+        put_back(image, region, None)
+
+    # Give up
+
+    def drop(self, unit: Unit) -> None:
+        """Forget all of a vnode: it is stopped, or its images are not trusted any more."""
+        for kept in self.store.of(unit.id):
+            self.store.forget(unit.id, kept.region)
+        self._give_back_standby(unit.id, self.placement.standby.get(unit.id))
+        unit.warm.quick = 0
+        self._publish(unit)
+
+    def _give_back_standby(self, vnode: int, region: Range | None) -> None:
+        if region is not None and self.placement.standby.get(vnode) == region:
+            self.placement.pool.free_region(self.placement.standby.pop(vnode))
+
+    def _publish(self, unit: Unit) -> None:
+        own = self.store.get(unit.id, unit.region)
+        standby = self.store.get(unit.id, self.placement.standby.get(unit.id))
+        unit.warm.image_tsc = own.resume.frozen_tsc if own is not None else 0
+        unit.warm.standby_tsc = standby.resume.frozen_tsc if standby is not None else 0
+        unit.warm.stays = own is not None and unit.config.restart.strategy != "cold"
+        self.host.publish(unit)
+
+    def prospect(self, unit: Unit, strategy: str = "") -> Strategy | None:
+        """How the vnode would be resumed now; None: it would be booted."""
+        if unit.region is None:
+            return None
+        image = self.store.get(unit.id, unit.region) is not None
+        standby = self.placement.standby.get(unit.id)
+        wanted = strategy or unit.config.restart.strategy
+        return resumed(unit.region, image, standby, strategy=wanted)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """All images, as `vnode-debug images` shows them."""
+        return [self._describe(kept) for kept in self.store]
+
+    def _describe(self, kept: Kept) -> dict[str, Any]:
+        unit = self.host.units[kept.vnode]
+        standby = self.placement.standby.get(kept.vnode) == kept.region
+        own = kept.region == unit.region
+        return {
+            "vnode": kept.vnode,
+            "name": unit.config.name,
+            "role": "standby" if standby else "running" if own else "waiting",
+            "region": f"{kept.region.base:#x}",
+            "image": f"{kept.place.base:#x}",
+            "bytes": kept.size,
+            "age_s": (time.time_ns() - kept.resume.frozen_ns) / SECOND,
+            "checked": kept.checked,
+        }
