@@ -52,6 +52,8 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("start", "cli.start", "Start vnodes."),
             Entry("stop", "cli.stop", "Stop vnodes."),
             Entry("restart", "cli.restart", "Restart vnodes."),
+            Entry("freeze", "cli.freeze", "Keep a vnode's image, to restart it without booting."),
+            Entry("images", "cli.images", "List the images that vnodes are resumed from."),
         ),
     ),
     (

@@ -342,10 +342,12 @@ class Warm:
     def _publish(self, unit: Unit) -> None:
         own = self.store.get(unit.id, unit.region)
         standby = self.store.get(unit.id, self.placement.standby.get(unit.id))
+        unit.warm.stays = own is not None and unit.config.restart.strategy != "cold"
+        words = unit.warm.image_tsc, unit.warm.standby_tsc
         unit.warm.image_tsc = own.resume.frozen_tsc if own is not None else 0
         unit.warm.standby_tsc = standby.resume.frozen_tsc if standby is not None else 0
-        unit.warm.stays = own is not None and unit.config.restart.strategy != "cold"
-        self.host.publish(unit)
+        if words != (unit.warm.image_tsc, unit.warm.standby_tsc):
+            self.host.publish(unit)
 
     def prospect(self, unit: Unit, strategy: str = "") -> Strategy | None:
         """How the vnode would be resumed now; None: it would be booted."""
