@@ -46,9 +46,8 @@ def stands(image: WarmImage, region: memoryview) -> bool:
 
 def put_back_slot(image: WarmImage, slot: memoryview) -> None:
     """The low slot alone."""
-    for place in image.places():
-        if place.slot:
-            move(slot, place.offset, image.view, place.at, place.size)
+    for place in image.slot_places():
+        move(slot, place.offset, image.view, place.at, place.size)
 
 
 def _write_differing(image: WarmImage, memory: memoryview, place: Place) -> int:

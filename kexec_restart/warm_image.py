@@ -157,15 +157,24 @@ class WarmImage:
         image = cls(view, found, Resume(*head[24:29]), runs)
         if image.size > len(view) or head[29] != image.npages:
             raise _damaged("its size does not fit its page map")
-        if image._digest() != head[31] or image._header(head[31]) != view[: _HEAD.size]:
-            raise _damaged("header or page map have changed")
+        image.check_header(identity)
         image._check_runs()
-        if found != identity:
+        return image
+
+    def check_header(self, identity: Identity) -> None:
+        """Whether header, map and sums are those that were opened, and of `identity`.
+
+        Takes a millisecond, so it is done at every use.
+        """
+        digest = self._digest()
+        if self._header(digest) != self.view[: _HEAD.size]:
+            raise _damaged("header, page map or sums have changed")
+        if self.identity != identity:
+            one = self.identity
             raise WarmImageError(
-                f"the image is of vnode {vnode} at {found.region.base:#x} as it was booted then",
+                f"the image is of vnode {one.vnode} at {one.region.base:#x} as it was booted then",
                 "freeze the vnode anew",
             )
-        return image
 
     def verify(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
         """Check every group of pages; False when `cancelled` said so.  WarmImageError."""
@@ -187,6 +196,16 @@ class WarmImage:
             for done in range(0, size, step):
                 yield Place(in_slot, offset + done, at + done, min(step, size - done))
             at += size
+
+    def slot_places(self) -> Iterator[Place]:
+        """The parts that belong in the slot."""
+        at, border = self.size, self.identity.region.size
+        for run in reversed(self.runs):
+            start, size = run.first * PAGE, run.pages * PAGE
+            if start < border:
+                return
+            at -= size
+            yield Place(True, start - border, at, size)
 
     def _sum(self, group: int) -> int:
         start = self.data + group * GROUP

@@ -146,6 +146,7 @@ class Executor:
 
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""
+        unit.warm.proven = True
         spare, composed = self.placement.peek(unit), self.composer.composed
         try:
             await background.run(lambda: self.composer.prepare(unit, spare, composed))

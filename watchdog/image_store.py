@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The images of frozen vnodes: which there are, and the memory they lie in.
 
+What an image's header says was checked when it was kept, and is checked again at each use.
+
 An image is of one vnode in one region.  Used on the event loop's thread, but for what may take
 long: `capture` and `check`.
 """
@@ -29,9 +31,7 @@ class Kept:
     vnode: int
     region: Range
     place: Range
-    identity: Identity
-    resume: Resume
-    size: int
+    image: WarmImage
     checked: bool = True
     intact: bool = False
     """The region holds just what the image does, as far as anybody knows."""
@@ -92,16 +92,11 @@ class ImageStore:
             view(region.base, region.size, writable=True),
             view(slot.base, slot.size, writable=True),
         )
-        return Kept(unit.id, region, place, identity, resume, image.size)
+        return Kept(unit.id, region, place, WarmImage.open(image.view, identity))
 
     def keep(self, kept: Kept) -> None:
         """From now on the image counts."""
         self._kept[kept.vnode, kept.region] = kept
-
-    def open(self, kept: Kept, identity: Identity | None = None) -> WarmImage:
-        """The image, its header and map checked, and that it is of `identity`; WarmImageError."""
-        view = self.machine.view(kept.place.base, kept.place.size, writable=True)
-        return WarmImage.open(view, identity or kept.identity)
 
     def forget(self, vnode: int, region: Range) -> None:
         """Give an image up, and its memory back."""

@@ -246,7 +246,9 @@ async def _command(service: Service, unit: Unit, cmd: abi.Cmd, arg: int) -> Repl
 
 
 def _ring(service: Service, unit: Unit) -> None:
-    """Ring the portal to a vnode; RefusedError when its agent is not there."""
+    """Ring the portal to a vnode; RefusedError when its agent is not there, or frozen."""
+    if unit.watched is None:
+        raise RefusedError(f"{unit.label} is being frozen; try again in a second")
     if not portal.ring(service.machine, unit):
         raise RefusedError(f"{unit.label}: its agent is not up, so nobody would hear")
 

@@ -129,7 +129,9 @@ class Warm:
             self.placement.pool.free_region(place)
             return error
         self.store.keep(kept)
-        log.write("info", "frozen", vnode=unit.id, image=kept.size >> 20, at=f"{place.base:#x}")
+        log.write(
+            "info", "frozen", vnode=unit.id, image=kept.image.size >> 20, at=f"{place.base:#x}"
+        )
         return None
 
     def _becomes_standby(self, unit: Unit) -> bool:
@@ -185,8 +187,8 @@ class Warm:
             log.write("error", "image", vnode=unit.id, what=error)
             self.store.forget(unit.id, unit.region)
             return False
-        age = (time.time_ns() - kept.resume.frozen_ns) / SECOND
-        unit.warm.resume, unit.warm.image_age, unit.warm.way = kept.resume, age, way
+        age = (time.time_ns() - kept.image.resume.frozen_ns) / SECOND
+        unit.warm.resume, unit.warm.image_age, unit.warm.way = kept.image.resume, age, way
         unit.strategy = way.name.lower()
         unit.stamps["restored"] = self.machine.tsc()
         return True
@@ -233,11 +235,12 @@ class Warm:
 
     def _put_in_place(self, unit: Unit, kept: Kept, way: abi.Way, incarnation: int) -> None:
         """In a thread.  WarmImageError."""
-        image = self.store.open(kept, self.store.identity(unit))
+        image = kept.image
+        image.check_header(self.store.identity(unit))
         if not kept.checked:
             image.verify()
         view = self.machine.view
-        slot = view(kept.identity.slot.base, kept.identity.slot.size, writable=True)
+        slot = view(image.identity.slot.base, image.identity.slot.size, writable=True)
         if way is abi.Way.STANDBY:
             put_back_slot(image, slot)
         else:
@@ -268,7 +271,6 @@ class Warm:
 
     async def settle(self, unit: Unit) -> None:
         """In idle time, once the vnode runs: check what the next restart will use."""
-        unit.warm.proven = True
         for kept in self.store.of(unit.id):
             if kept.checked and kept.region == unit.region:
                 continue
@@ -285,7 +287,8 @@ class Warm:
         self._publish(unit)
 
     def _check(self, kept: Kept) -> None:
-        image = self.store.open(kept)
+        image = kept.image
+        image.check_header(image.identity)
         image.verify()
         kept.checked = True
         if kept.intact and self.placement.standby.get(kept.vnode) == kept.region:
@@ -318,11 +321,11 @@ class Warm:
 
     def _fill(self, kept: Kept) -> None:
         """In a thread."""
-        image = self.store.open(kept)
+        image = kept.image
+        image.check_header(image.identity)
         image.verify()
         kept.checked = True
-        view, identity = self.machine.view, kept.identity
-        region = view(identity.region.base, identity.region.size, writable=True)
+        region = self.machine.view(kept.region.base, kept.region.size, writable=True)
         put_back(image, region, None)
 
     # Give up
@@ -344,8 +347,8 @@ class Warm:
         standby = self.store.get(unit.id, self.placement.standby.get(unit.id))
         unit.warm.stays = own is not None and unit.config.restart.strategy != "cold"
         words = unit.warm.image_tsc, unit.warm.standby_tsc
-        unit.warm.image_tsc = own.resume.frozen_tsc if own is not None else 0
-        unit.warm.standby_tsc = standby.resume.frozen_tsc if standby is not None else 0
+        unit.warm.image_tsc = own.image.resume.frozen_tsc if own is not None else 0
+        unit.warm.standby_tsc = standby.image.resume.frozen_tsc if standby is not None else 0
         if words != (unit.warm.image_tsc, unit.warm.standby_tsc):
             self.host.publish(unit)
 
@@ -372,7 +375,7 @@ class Warm:
             "role": "standby" if standby else "running" if own else "waiting",
             "region": f"{kept.region.base:#x}",
             "image": f"{kept.place.base:#x}",
-            "bytes": kept.size,
-            "age_s": (time.time_ns() - kept.resume.frozen_ns) / SECOND,
+            "bytes": kept.image.size,
+            "age_s": (time.time_ns() - kept.image.resume.frozen_ns) / SECOND,
             "checked": kept.checked,
         }

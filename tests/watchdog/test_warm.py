@@ -44,6 +44,7 @@ def standby(warm_rig):
     ready(rig, 1)
     ready(rig, 2)
     rig.until(lambda: set(images(rig)) == {"running", "standby"}, "two images")
+    rig.until(lambda: word(rig).image_tsc and word(rig).standby_tsc, "both published")
     rig.wait(1, incarnation=2)
     return rig
 
