@@ -165,6 +165,7 @@ class Inject(IntEnum):
     IRQHANG = 5
     HALT = 6
     REBOOT = 7
+    STUCK = 8
 
 
 class StatusState(IntEnum):

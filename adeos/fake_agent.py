@@ -250,8 +250,12 @@ class FakeVnode:
             abi.Inject.IRQHANG: lambda: self.hang(Layer.IRQ),
             abi.Inject.HALT: self.halt,
             abi.Inject.REBOOT: self.reboot,
+            abi.Inject.STUCK: self._get_stuck,
         }
         actions[kind]()
+
+    def _get_stuck(self) -> None:
+        self.unfreezable = 'task "vnode_inject/0" (pid 99) does not freeze'
 
     def on_nmi(self, cpu: int) -> None:
         """A portal NMI: saves the registers or parks, as the mailbox asks."""

@@ -482,10 +482,11 @@ struct vn_warm {
  * @VN_I_IRQHANG: every CPU spins with interrupts off
  * @VN_I_HALT: kernel_halt()
  * @VN_I_REBOOT: emergency_restart(), the path without notifiers
+ * @VN_I_STUCK: a kernel thread that never freezes; the vnode goes on
  */
 enum vn_inject {
 	VN_I_PANIC = 1, VN_I_OOPS, VN_I_HANG, VN_I_SOFTLOCKUP, VN_I_IRQHANG,
-	VN_I_HALT, VN_I_REBOOT,
+	VN_I_HALT, VN_I_REBOOT, VN_I_STUCK,
 };
 
 /* --- 3. The root bridge: VN_ROOT_SIZE bytes at vn_root_info.root_pa --- */

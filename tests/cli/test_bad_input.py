@@ -63,6 +63,7 @@ WRONG = [
     (("freeze", "3"), 4, "vnodes here: 1 (alpha), 2 (beta)"),
     (("images", "gamma"), 4, "there is no vnode gamma"),
     (("restart", "1", "--strategy", "tepid"), 2, "cold"),
+    (("inject", "1", "stuck", "--wait"), 2, "no incident"),
     (("log",), 2, "name a vnode or an --incident"),
     (("log", "1", "--incident", "1"), 2, "one of them"),
     (("log", "--incident", "1", "-f"), 2, "does not grow"),

@@ -28,11 +28,11 @@ from watchdog.client import Client
 
 FAULTS = ("panic", "oops", "irqhang", "softlockup", "hang", "reboot", "sysrq-b", "sysrq-c")
 LIMIT_S = 120.0
-LOAD = "(while :; do dd if=/dev/urandom bs=64k count=16 2>/dev/null | sha256sum >/dev/null; done)&"
+LOAD = "(while sleep 0.05; do head -c 262144 /dev/urandom | sha256sum >/dev/null; done)&"
 WORK = (
     "dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null; S=$(sha256sum </tmp/a); n=0; b=0;"
     ' while :; do cp /tmp/a /tmp/b; [ "$(sha256sum </tmp/b)" = "$S" ] || b=$((b+1)); n=$((n+1));'
-    " echo $n $b >/tmp/sums; sleep 0.1; done &"
+    " echo $n $b >/tmp/sums; sleep 0.5; done &"
 )
 COMPLAINTS = ("WARNING", "BUG", "stall", "Uhhuh", "lockup", "Oops", "corrupt", "Bad page")
 

@@ -143,8 +143,8 @@ def test_a_refusal_names_the_task_and_the_vnode_goes_on(warm_rig):
     with pytest.raises(WatchdogError, match="vnode-ready"):
         rig.client.call("freeze", vnode=1)
     vnode.declare_ready()
-    vnode.unfreezable = 'task "stuck" (pid 7) does not freeze'
-    with pytest.raises(WatchdogError, match=r'"one" goes on: task "stuck" \(pid 7\)'):
+    rig.client.call("inject", vnode=1, kind="stuck")
+    with pytest.raises(WatchdogError, match=r'"one" goes on: task "vnode_inject/0" \(pid 99\)'):
         rig.client.call("freeze", vnode=1)
     assert rig.wait(1)["incarnation"] == 1
     assert not rig.incidents()
