@@ -41,12 +41,12 @@ def warm(vnodes: Vnodes) -> Iterator[Vnodes]:
     vnodes.text("down", timeout=120)
     vnodes.box.check(["cp", CONFIG, "/tmp/before.toml"])
     vnodes.box.check(["python3", "-c", STANDBY, CONFIG])
-    vnodes.text("up", "--wait")
+    vnodes.text("up", "--wait", "--timeout", "300", timeout=320)
     until_it_stands_by(vnodes)
     yield vnodes
     vnodes.text("down", timeout=120)
     vnodes.box.check(["cp", "/tmp/before.toml", CONFIG])
-    vnodes.text("up", "--wait")
+    vnodes.text("up", "--wait", "--timeout", "300", timeout=320)
 
 
 @pytest.mark.parametrize("fault", ["panic", "irqhang"])
