@@ -136,7 +136,7 @@ async def freeze(service: Service, request: Reply, send: Send) -> Reply:
     unit = _unit(service, request)
     if unit.vnode.state is not State.RUNNING:
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; it must be running")
-    await asyncio.shield(service.executor.warm.request(unit))
+    await asyncio.shield(service.executor.warm.freezer.request(unit))
     return _describe(unit) | {"ok": True, "images": _images(service, unit)}
 
 

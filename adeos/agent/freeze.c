@@ -237,7 +237,7 @@ static void freeze(struct work_struct *work)
 		set_state(VN_W_RESUMED);
 		pr_info("resumed as incarnation %u\n", root_side->incarnation);
 	} else {
-		refuse(rc ?: -EIO);
+		refuse(rc < 0 ? rc : -EIO);
 	}
 	WRITE_ONCE(stage, IDLE);
 	portal_ring();
