@@ -164,9 +164,8 @@ class FakeMachine:
     def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:
         self._owned()
         binding = self._parked(vnode)
-        inside = binding.region.contains(Range(cr3, _PAGE))
-        inside = inside or binding.slot.contains(Range(cr3 - _PAGE, 2 * _PAGE))
-        if not inside or cr3 % _PAGE or cr3 >> 32 or entry >> 56 != 0xFF:
+        inside = binding.slot.contains(Range(cr3 - _PAGE, 2 * _PAGE))
+        if not inside or cr3 % _PAGE or entry >> 56 != 0xFF:
             raise PlacementError(f"vnode {vnode}: resume state is not of its kernel")
         if cr4 & ~0x1020 or not cr4 & 0x20:
             raise PlacementError(f"vnode {vnode}: CR4 {cr4:#x} is none to resume with")

@@ -31,7 +31,6 @@ class FakeVnode:
 
     RELEASE = "6.1.0-fake"
     VECTOR = 0x50
-    CR3 = 0x104000
 
     def __init__(self, machine: Host, vnode: int) -> None:
         binding = machine.query(vnode)
@@ -84,7 +83,7 @@ class FakeVnode:
     def freeze(self) -> None:
         """Everything is in memory and the CPU parked; the fake kernel's image is two pages."""
         self.hung = set(Layer)
-        base = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "region_base")
+        slot = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "slot_base")
         pages = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "region_size") // 4096
         free = bytearray(b"\xff" * (pages // 8))
         for page in self.used:
@@ -93,7 +92,7 @@ class FakeVnode:
         self.view[at : at + len(free)] = free
         self._say_warm(
             state=abi.WarmState.FROZEN,
-            resume_cr3=base + self.CR3,
+            resume_cr3=slot + abi.VN_SLOT_PAGE_TABLES,
             resume_entry=0xFFFFFFFFC0001000,
             resume_cr4=0x20,
             free_pages=pages - len(self.used),

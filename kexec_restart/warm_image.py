@@ -30,8 +30,8 @@ MAGIC: Final = b"VNDWARM1"
 _HEAD: Final = struct.Struct("<8sIIQQQQ16I32sQQQQQQQ32s")
 _RUN: Final = struct.Struct("<II")
 _BRIDGE: Final = (abi.VN_OFF_BRIDGE // PAGE, abi.VN_OFF_RAM // PAGE)
-_SLOT_FIRST: Final = abi.VN_SLOT_IOAPIC // PAGE
-"""The pages before it are kmb.ko's trampoline and page tables that only a boot uses."""
+_SLOT_FIRST: Final = abi.VN_SLOT_PAGE_TABLES // PAGE
+"""Before it lies kmb.ko's trampoline."""
 
 
 class Identity(NamedTuple):

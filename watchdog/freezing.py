@@ -21,7 +21,7 @@ FREEZE_S = 15.0
 _ERRORS = {
     errno.EAGAIN: "its user space has not run vnode-ready",
     errno.EBUSY: "it is being frozen already, or a debugger controls it",
-    errno.ENOMEM: "it has no memory below 4 GiB to resume from",
+    errno.ENOMEM: "its agent could not map the page tables to resume by",
     errno.EINVAL: "its agent is too old to freeze it",
 }
 _DOWN = (abi.State.CRASHED, abi.State.HALTED, abi.State.REBOOT, abi.State.KEXEC)
@@ -74,11 +74,10 @@ async def ask(machine: Machine, unit: Unit) -> Resume:
 
 def _resume(machine: Machine, unit: Unit, warm: abi.Warm) -> Resume:
     """What a vnode says is bounded here, once: from now on it is read from the image alone."""
-    region, slot = unit.region, unit.slot
-    assert region is not None and slot is not None
+    slot = unit.slot
+    assert slot is not None
     cr3, entry, cr4 = warm.resume_cr3, warm.resume_entry, warm.resume_cr4
-    tables = abi.Range(cr3, PAGE)
-    ours = region.contains(tables) or slot.contains(tables)
-    if not ours or cr3 % PAGE or cr3 >> 32 or entry >> 56 != 0xFF or cr4 & ~0x1020 or not cr4:
+    ours = slot.base + PAGE <= cr3 < slot.end and not cr3 % PAGE
+    if not ours or entry >> 56 != 0xFF or cr4 & ~0x1020 or not cr4 & 0x20:
         raise FreezeError(f"{unit.label}: page tables at {cr3:#x} or entry {entry:#x} are not its")
     return Resume(cr3, entry, cr4, machine.tsc(), time.time_ns())

@@ -16,6 +16,7 @@
 
 #include <linux/freezer.h>
 #include <linux/fs.h>
+#include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/random.h>
 #include <linux/sched/signal.h>
@@ -28,13 +29,14 @@
 #include "freeze.h"
 
 #define TASKS_MS	2000	/* for all tasks to freeze */
+#define RESUME_TABLES	4	/* levels, with five of them: the last maps 2 MiB */
 #define RESEED		0x5207	/* RNDRESEEDCRNG, linux/random.h */
 
 enum stage { IDLE, TASKS, DEVICES, PARKED };
 
 struct park_context park_context;
 static struct vn_warm *warm;
-static u64 *resume_tables;	/* NULL: no memory for them, so no freezing */
+static u64 *resume_tables;	/* NULL: no mapping, so no freezing */
 static enum stage stage;
 static bool resumed;
 
@@ -127,14 +129,42 @@ static void note_free_pages(void)
 			note_zone(map, &NODE_DATA(0)->node_zones[i]);
 }
 
+static u64 *lay_table(unsigned int n, u64 *pa)
+{
+	*pa = root_side->slot_base + VN_SLOT_PAGE_TABLES + n * PAGE_SIZE;
+	return resume_tables + n * PTRS_PER_PGD;
+}
+
+/*
+ * On them the CPU comes back: the trampoline's page mapped to itself, and this
+ * kernel's half.  They lie where the page tables of the boot were, which are
+ * below 4 GiB, as the CPU comes from real mode, and used no more.
+ */
+static u64 lay_resume_tables(void)
+{
+	const u64 *kernel = __va(park_context.cr3 & CR3_ADDR_MASK);
+	u64 cr3, pa, flags = _PAGE_PRESENT | _PAGE_RW;
+	u64 *table = lay_table(0, &cr3);
+	unsigned int n;
+
+	memset(resume_tables, 0, RESUME_TABLES * PAGE_SIZE);
+	memcpy(table + PTRS_PER_PGD / 2, kernel + PTRS_PER_PGD / 2, PAGE_SIZE / 2);
+	/* the top level is there; two more above the one that maps 2 MiB, or three */
+	for (n = 1; n < (pgtable_l5_enabled() ? RESUME_TABLES : RESUME_TABLES - 1); n++) {
+		u64 *next = lay_table(n, &pa);
+
+		table[0] = pa | flags;
+		table = next;
+	}
+	table[0] = flags | _PAGE_PSE;
+	return cr3;
+}
+
 /* Of park.S.  What is written from here on into this kernel's memory is in the image. */
 __visible void freeze_parked(void)
 {
-	u64 *tables = __va(park_context.cr3 & CR3_ADDR_MASK);
-
-	memcpy(resume_tables + PTRS_PER_PGD / 2, tables + PTRS_PER_PGD / 2, PAGE_SIZE / 2);
+	warm->resume_cr3 = lay_resume_tables();
 	note_free_pages();
-	warm->resume_cr3 = __pa(resume_tables);
 	warm->resume_entry = (unsigned long)freeze_resume;
 	warm->resume_cr4 = X86_CR4_PAE | (park_context.cr4 & X86_CR4_LA57);
 	warm->frozen_tsc = rdtsc();
@@ -272,37 +302,15 @@ void freeze_declare(bool ready)
 		set_state(ready ? VN_W_READY : VN_W_NONE);
 }
 
-/* Below 4 GiB, for the CPU comes from real mode with 32 bits of CR3. */
-static u64 *new_table(void)
-{
-	return (u64 *)get_zeroed_page(GFP_KERNEL | GFP_DMA32);
-}
-
-/* The trampoline's page lies in the first 2 MiB, which are mapped to themselves. */
 int freeze_init(void)
 {
-	u64 *top = new_table(), *p4d = NULL, *pud = new_table(), *pmd = new_table();
-	bool five_levels = pgtable_l5_enabled();
+	u64 slot = root_side->slot_base;
 
 	warm = bridge_at(VN_BR_WARM);
-	if (five_levels)
-		p4d = new_table();
-	if (!top || !pud || !pmd || (five_levels && !p4d)) {
-		free_page((unsigned long)top);
-		free_page((unsigned long)p4d);
-		free_page((unsigned long)pud);
-		free_page((unsigned long)pmd);
+	resume_tables = memremap(slot + VN_SLOT_PAGE_TABLES, RESUME_TABLES * PAGE_SIZE,
+				 MEMREMAP_WB);
+	if (!resume_tables)
 		return -ENOMEM;
-	}
-	pmd[0] = _PAGE_PRESENT | _PAGE_RW | _PAGE_PSE;
-	pud[0] = __pa(pmd) | _PAGE_PRESENT | _PAGE_RW;
-	if (five_levels) {
-		p4d[0] = __pa(pud) | _PAGE_PRESENT | _PAGE_RW;
-		top[0] = __pa(p4d) | _PAGE_PRESENT | _PAGE_RW;
-	} else {
-		top[0] = __pa(pud) | _PAGE_PRESENT | _PAGE_RW;
-	}
 	suspend_set_ops(&ops);
-	resume_tables = top;
 	return 0;
 }

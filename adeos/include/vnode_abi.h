@@ -44,7 +44,7 @@
 
 #define VN_SLOT_SIZE		0x10000		/* a CPU; below 1 MiB, >= 0x10000 */
 #define VN_SLOT_TRAMPOLINE	0x0		/* struct vn_trampoline, by kmb.ko */
-#define VN_SLOT_PAGE_TABLES	0x1000		/* identity map, up to IOAPIC */
+#define VN_SLOT_PAGE_TABLES	0x1000		/* of the boot, later of a resume; up to IOAPIC */
 #define VN_SLOT_IOAPIC		0x7000		/* a page of 0xff: "no IOAPIC here" */
 #define VN_SLOT_RAM		0x8000		/* from here on the vnode's RAM */
 
@@ -445,7 +445,7 @@ enum vn_warm_state {
  * @state: enum vn_warm_state
  * @error: of VN_W_REFUSED, a positive errno
  * @resume_cr3: page tables that map the low 2 MiB identically and the kernel;
- *	below 4 GiB, in the region or the slot
+ *	in the slot
  * @resume_entry: kernel address to jump to on them
  * @resume_cr4: CR4 on the way there: PAE, and LA57 where the kernel has it
  * @free_pages: bits set at VN_BR_FREE_PAGES: pages whose content nobody needs
@@ -714,7 +714,7 @@ struct kmb_start {
  * struct kmb_resume - KMB_RESUME: sets a frozen vnode's first CPU going
  * @vnode: bound, all its CPUs parked
  * @reserved: 0
- * @cr3: physical address of its page tables, in region or slot, below 4 GiB
+ * @cr3: physical address of its page tables, in the slot
  * @entry: kernel address to jump to
  * @cr4: PAE, or PAE and LA57
  * @tsc: (out) TSC before the SIPI

@@ -230,6 +230,13 @@ static bool may_start(const struct kmb_vnode *v)
 	       !kmb_clear_busy(v->slot_base, v->slot_size);
 }
 
+/* Page tables that the CPU reaches from real mode: in the slot, behind the trampoline. */
+static bool is_table(const struct kmb_vnode *v, u64 pa)
+{
+	return PAGE_ALIGNED(pa) && pa >= v->slot_base + PAGE_SIZE &&
+	       pa < v->slot_base + v->slot_size;
+}
+
 int kmb_vnode_start(struct kmb_start *s)
 {
 	struct kmb_vnode *v = kmb_vnode_find(s->vnode);
@@ -239,8 +246,7 @@ int kmb_vnode_start(struct kmb_start *s)
 		return -EINVAL;
 	if (!v)
 		return -ENOENT;
-	if (!PAGE_ALIGNED(s->cr3) || s->cr3 < v->slot_base + PAGE_SIZE ||
-	    s->cr3 >= v->slot_base + v->slot_size ||
+	if (!is_table(v, s->cr3) ||
 	    s->entry < v->region_base || s->entry >= v->region_base + v->region_size ||
 	    s->rsi < v->region_base || s->rsi >= v->region_base + v->region_size)
 		return -EINVAL;
@@ -252,18 +258,10 @@ int kmb_vnode_start(struct kmb_start *s)
 	return rc;
 }
 
-static bool within(u64 base, u64 size, u64 start, u64 length)
-{
-	return size <= length && base >= start && base - start <= length - size;
-}
-
-/* Page tables that the CPU reaches from real mode, and a jump into the kernel half. */
+/* And a jump into the kernel half. */
 static bool is_resumable(const struct kmb_vnode *v, const struct kmb_resume *r)
 {
-	return PAGE_ALIGNED(r->cr3) && r->cr3 < BIT_ULL(32) &&
-	       (within(r->cr3, PAGE_SIZE, v->region_base, v->region_size) ||
-		within(r->cr3, PAGE_SIZE, v->slot_base + PAGE_SIZE, v->slot_size - PAGE_SIZE)) &&
-	       !(r->cr4 & ~(u64)(X86_CR4_PAE | X86_CR4_LA57)) && (r->cr4 & X86_CR4_PAE) &&
+	return is_table(v, r->cr3) && !(r->cr4 & ~(u64)(X86_CR4_PAE | X86_CR4_LA57)) && (r->cr4 & X86_CR4_PAE) &&
 	       r->entry >> 56 == 0xff;
 }
 

@@ -171,8 +171,8 @@ def test_without_the_device_there_is_one_clear_line(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"cr3": REGION.end},
-        {"cr3": REGION.base + 8},
+        {"cr3": REGION.base},
+        {"cr3": SLOT.base + 0x1008},
         {"cr3": SLOT.base},
         {"entry": REGION.base},
         {"cr4": 0},
@@ -184,7 +184,7 @@ def test_nothing_is_resumed_outside_of_its_own_kernel(wrong):
     machine = FakeMachine()
     machine.claim()
     machine.bind(2, [2], REGION, SLOT)
-    right = {"cr3": REGION.base + 0x126000, "entry": 0xFFFFFFFFC0001000, "cr4": 0x20}
+    right = {"cr3": SLOT.base + 0x1000, "entry": 0xFFFFFFFFC0001000, "cr4": 0x20}
     with pytest.raises(PlacementError):
         machine.resume(2, **(right | wrong))
     machine.resume(2, **right)

@@ -15,7 +15,7 @@ from kexec_restart.warm_image import PAGE, Identity, Resume, Run, WarmImage, run
 REGION = Range(0x40000000, 64 << 20)
 SLOT = Range(0x10000, 0x20000)
 IDENTITY = Identity(2, REGION, SLOT, (2, 3), hashlib.sha256(b"kernel").digest())
-RESUME = Resume(0x40126000, 0xFFFFFFFFC0463BC0, 0x20, 1234, 5678)
+RESUME = Resume(0x11000, 0xFFFFFFFFC0463BC0, 0x20, 1234, 5678)
 USED = (0, 1, 0x8F, 0x90, 0xFF, 0x100, 0x101, 0x400, *range(0x500, 0x5A0), 0x3FFF)
 
 
@@ -54,13 +54,13 @@ def test_runs_leave_out_free_pages_the_bridge_and_the_trampoline():
         Run(0x400, 1),
         Run(0x500, 0xA0),
         Run(0x3FFF, 1),
-        Run(first_of_slot + 7, 0x20 - 7),
+        Run(first_of_slot + 1, 0x20 - 1),
     ]
 
 
 def test_without_a_map_everything_is_kept():
     runs = runs_in_use(bytes(abi.VN_FREE_PAGES_BYTES), REGION, SLOT)
-    assert sum(run.pages for run in runs) == 0x4000 - 0x70 + 0x20 - 7
+    assert sum(run.pages for run in runs) == 0x4000 - 0x70 + 0x20 - 1
 
 
 def test_a_captured_image_opens_with_how_to_resume(image):
@@ -79,8 +79,8 @@ def test_put_back_heals_a_region_filled_with_ff(image, memory):
     for page in set(USED) - {0x90, 0xFF}:
         at = slice(page * PAGE, (page + 1) * PAGE)
         assert region[at] == before[0][at], hex(page)
-    assert slot[7 * PAGE :] == before[1][7 * PAGE :]
-    assert bytes(slot[: 7 * PAGE]) == b"\xff" * 7 * PAGE  # kmb.ko's
+    assert slot[PAGE:] == before[1][PAGE:]
+    assert bytes(slot[:PAGE]) == b"\xff" * PAGE  # kmb.ko's
     bridge = slice(abi.VN_OFF_BRIDGE, abi.VN_OFF_RAM)
     assert bytes(region[bridge]) == b"\xff" * 0x70000
     assert put_back(image, region, slot) == 0
@@ -98,7 +98,7 @@ def test_put_back_of_the_slot_alone(image, memory):
     region, slot = memory
     before = bytes(slot)
     region[0x510 * PAGE] ^= 1
-    slot[7 * PAGE :] = bytes(len(slot) - 7 * PAGE)
+    slot[PAGE:] = bytes(len(slot) - PAGE)
     put_back_slot(image, slot)
     assert bytes(slot) == before
     assert put_back(image, region, slot) == 1
