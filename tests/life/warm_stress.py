@@ -26,7 +26,7 @@ from introspect.kernel import Kernel
 from introspect.memory import BufferMemory
 from watchdog.client import Client
 
-FAULTS = ("panic", "oops", "irqhang", "softlockup", "hang", "reboot", "sysrq-b", "sysrq-c")
+FAULTS = ("panic", "oops", "irqhang", "softlockup", "hang", "reboot", "sysrq-b")
 LIMIT_S = 120.0
 LOAD = "(while sleep 0.05; do head -c 262144 /dev/urandom | sha256sum >/dev/null; done)&"
 WORK = (
