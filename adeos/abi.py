@@ -47,14 +47,18 @@ VN_BR_CONSOLE_OUT: Final = 0x0C000
 VN_BR_CONSOLE_IN: Final = 0x1E000
 VN_BR_KMSG: Final = 0x20000
 VN_BR_GRANTS: Final = 0x30000
-VN_BR_ASK: Final = 0x40000
-VN_BR_ASK_DATA: Final = 0x41000
+VN_BR_WARM: Final = 0x38000
+VN_BR_ASK: Final = 0x39000
+VN_BR_ASK_DATA: Final = 0x3A000
+VN_BR_FREE_PAGES: Final = 0x40000
 VN_BRIDGE_SIZE: Final = 0x70000
 VN_KMSG_SIZE: Final = 0x10000
 VN_CONSOLE_OUT_BYTES: Final = 0x10000
 VN_CONSOLE_IN_BYTES: Final = 0x1000
+VN_FREE_PAGES_BYTES: Final = 0x30000
 
 VN_F_INJECT: Final = 1 << 0
+VN_F_FREEZE: Final = 1 << 1
 
 VN_FRAME_GP: Final = 1 << 0
 VN_FRAME_CONTROL: Final = 1 << 1
@@ -142,6 +146,18 @@ class Cmd(IntEnum):
     HALT = 3
     REBOOT = 4
     SYSRQ = 5
+    FREEZE = 6
+
+
+class WarmState(IntEnum):
+    """enum vn_warm_state: how far the vnode is with being frozen."""
+
+    NONE = 0
+    READY = 1
+    FREEZING = 2
+    FROZEN = 3
+    REFUSED = 4
+    RESUMED = 5
 
 
 class Inject(IntEnum):
@@ -154,6 +170,7 @@ class Inject(IntEnum):
     IRQHANG = 5
     HALT = 6
     REBOOT = 7
+    STUCK = 8
 
 
 class StatusState(IntEnum):
@@ -183,6 +200,14 @@ class AskOp(IntEnum):
     NMI = 4
 
 
+class Way(IntEnum):
+    """enum vn_way: how a vnode was brought up."""
+
+    COLD = 0
+    WARM = 1
+    STANDBY = 2
+
+
 ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_layer": ("VN_LAYER_", Layer),
     "vn_state": ("VN_S_", State),
@@ -190,6 +215,8 @@ ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_cause": ("VN_C_", Cause),
     "vn_cmd": ("VN_CMD_", Cmd),
     "vn_inject": ("VN_I_", Inject),
+    "vn_warm_state": ("VN_W_", WarmState),
+    "vn_way": ("VN_WAY_", Way),
     "vn_status_state": ("VN_ST_", StatusState),
     "vn_ask_op": ("VN_ASK_", AskOp),
 }
@@ -384,6 +411,24 @@ class Ring(NamedTuple):
     reserved2: Annotated[tuple[int, ...], "15I"]
 
 
+class Warm(NamedTuple):
+    """struct vn_warm: how a vnode that is frozen is to be resumed."""
+
+    state: Annotated[WarmState, "I"]
+    error: U32
+    resume_cr3: U64
+    resume_entry: U64
+    resume_cr4: U64
+    free_pages: U64
+    begun_tsc: U64
+    frozen_tsc: U64
+    entry_tsc: U64
+    cpu_tsc: U64
+    devices_tsc: U64
+    thawed_tsc: U64
+    reason: Annotated[str, "128s"]
+
+
 class RootHead(NamedTuple):
     """struct vn_root_head: the daemon's own signs of life."""
 
@@ -422,7 +467,11 @@ class Status(NamedTuple):
     limit_us: Annotated[tuple[int, ...], "4I"]
     grants: U32 = 0
     controls: U32 = 0
-    reserved: Annotated[tuple[int, ...], "23Q"] = (0,) * 23
+    way: Annotated[Way, "I"] = Way.COLD
+    reserved0: U32 = 0
+    image_tsc: U64 = 0
+    standby_tsc: U64 = 0
+    reserved: Annotated[tuple[int, ...], "20Q"] = (0,) * 20
 
 
 class RootInfo(NamedTuple):
@@ -487,6 +536,17 @@ class KmbStart(NamedTuple):
     cr3: U64
     entry: U64
     rsi: U64
+    tsc: U64 = 0
+
+
+class KmbResume(NamedTuple):
+    """struct kmb_resume: KMB_RESUME."""
+
+    vnode: U32
+    reserved: U32
+    cr3: U64
+    entry: U64
+    cr4: U64
     tsc: U64 = 0
 
 
@@ -603,6 +663,7 @@ CRASH: Final = Layout("vn_crash", Crash)
 DEBUG: Final = Layout("vn_debug", Debug)
 CONTROL: Final = Layout("vn_control", Control)
 RING: Final = Layout("vn_ring", Ring)
+WARM: Final = Layout("vn_warm", Warm)
 ROOT_HEAD: Final = Layout("vn_root_head", RootHead)
 STATUS: Final = Layout("vn_status", Status)
 ROOT_INFO: Final = Layout("vn_root_info", RootInfo)
@@ -610,6 +671,7 @@ KMB_CPU: Final = Layout("kmb_cpu", KmbCpu)
 CPUS: Final = Layout("kmb_cpus", KmbCpus)
 BIND: Final = Layout("kmb_bind", KmbBind)
 START: Final = Layout("kmb_start", KmbStart)
+RESUME: Final = Layout("kmb_resume", KmbResume)
 PARK: Final = Layout("kmb_park", KmbPark)
 IPI: Final = Layout("kmb_ipi", KmbIpi)
 RANGE: Final = Layout("kmb_range", Range)
@@ -649,6 +711,7 @@ KMB_CLEAR: Final = _ioc(_WRITE, 11, RANGE.size)
 KMB_CONTROL: Final = _ioc(_READ | _WRITE, 12, KMB_HOLD.size)
 KMB_POKE: Final = _ioc(_WRITE, 13, POKE.size)
 KMB_BREAK: Final = _ioc(_WRITE, 14, BREAK.size)
+KMB_RESUME: Final = _ioc(_READ | _WRITE, 15, RESUME.size)
 VNODE_SELF: Final = _ioc(_READ, 32, SELF.size)
 VNODE_BEAT: Final = _ioc(_NONE, 33, 0)
 VNODE_GRANTS: Final = _ioc(_READ, 34, GRANTS.size)

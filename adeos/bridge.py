@@ -129,6 +129,16 @@ class Bridge:
         layout = struct.Struct("<" + f"{before}x4Q{after}x" * _cpus(ncpus))
         return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
 
+    def warm(self) -> abi.Warm:
+        """How far it is with being frozen, and how to resume it; judged by whoever uses it."""
+        warm: abi.Warm = _unpack(abi.WARM, self.view, abi.VN_BR_WARM)
+        return warm
+
+    def free_pages(self) -> bytes:
+        """A bit a page of the region, from the lowest: free when the vnode froze."""
+        at = abi.VN_BR_FREE_PAGES
+        return bytes(self.view[at : at + abi.VN_FREE_PAGES_BYTES])
+
     def crash(self) -> abi.Crash | None:
         """The crash record, None when there is none.  Only VN_CRASH_DONE means complete."""
         if abi.CRASH.get(self.view, abi.VN_BR_CRASH, "state") == abi.VN_CRASH_EMPTY:

@@ -10,6 +10,8 @@ AdeosError
   FenceError       a CPU did not confirm that it is parked
   PoolExhausted    no room left in the memory given to vnodes
   ImageError       a kernel, initrd or command line that cannot be booted
+    WarmImageError   a frozen vnode's image that is damaged, or of another vnode
+  FreezeError      a vnode that cannot be frozen
   BridgeError      a bridge holds what no agent writes
 
 The text of each is one line: what, where, and what to do (the hint).
@@ -69,6 +71,18 @@ class ImageError(AdeosError):
     """A kernel, initrd or command line that cannot be booted as a vnode."""
 
     exit_code = 3
+
+
+class WarmImageError(ImageError):
+    """The image of a frozen vnode is damaged, or does not belong where it is to be used."""
+
+    exit_code = 1
+
+
+class FreezeError(AdeosError):
+    """A vnode refused to freeze, or did not answer; it runs on."""
+
+    exit_code = 6
 
 
 class BridgeError(AdeosError):

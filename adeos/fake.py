@@ -56,6 +56,8 @@ class FakeMachine:
         self._held: dict[int, int] = {}
         self._broken: dict[int, dict[int, tuple[int, int]]] = {}
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.resumes = True
+        """False: a vnode that is resumed from its image says nothing."""
         self.vnodes: dict[int, FakeVnode] = {}
         self.unparkable: set[int] = set()
         """CPUs that will not confirm a parking."""
@@ -157,12 +159,27 @@ class FakeMachine:
             raise PlacementError(f"vnode {vnode}: page tables at {cr3:#x} are not in its slot")
         if not all(binding.region.base <= pa < binding.region.end for pa in (entry, rsi)):
             raise PlacementError(f"vnode {vnode}: entry or boot_params are not in its region")
+        return self._run(binding, resumed=False)
+
+    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:
+        self._owned()
+        binding = self._parked(vnode)
+        inside = binding.slot.contains(Range(cr3 - _PAGE, 2 * _PAGE))
+        if not inside or cr3 % _PAGE or entry >> 56 != 0xFF:
+            raise PlacementError(f"vnode {vnode}: resume state is not of its kernel")
+        if cr4 & ~0x1020 or not cr4 & 0x20:
+            raise PlacementError(f"vnode {vnode}: CR4 {cr4:#x} is none to resume with")
+        return self._run(binding, resumed=True)
+
+    def _run(self, binding: Binding, *, resumed: bool) -> int:
         tsc = self.tsc()
-        self._bound[vnode] = binding._replace(started=1, start_tsc=tsc)
+        self._bound[binding.vnode] = binding._replace(started=1, start_tsc=tsc)
         self._set_cpus(binding, abi.KMB_CPU_STARTED)
-        self.vnodes[vnode] = FakeVnode(self, vnode)
-        if self.boots:
-            self.vnodes[vnode].boot()
+        vnode = self.vnodes[binding.vnode] = FakeVnode(self, binding.vnode)
+        if resumed and self.resumes:
+            vnode.resume()
+        elif self.boots and not resumed:
+            vnode.boot()
         return tsc
 
     def park(self, vnode: int, timeout_ms: int = 100) -> int:

@@ -5,6 +5,7 @@ Nothing happens by itself, so tests need no sleep: each method is a thing that h
 Limits: one thread; the ring order of a real agent, not its timing.
 """
 
+import errno
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,6 +45,11 @@ class FakeVnode:
         self.hung: set[Layer] = set()
         self.deaf = False
         """Interrupts off: portals are lost, NMIs are not."""
+        self.ready = False
+        self.unfreezable = ""
+        """Why it cannot be frozen."""
+        self.used = set(range(0x100, 0x180))
+        """Pages of the region whose content counts."""
         self.injected: list[tuple[abi.Inject, int]] = []
 
     def boot(self) -> None:
@@ -67,6 +73,52 @@ class FakeVnode:
         )
         self._say("abi", abi.VN_ABI_VERSION)
         self._ring()
+
+    def resume(self) -> None:
+        """It comes back frozen, takes its new incarnation and runs."""
+        self.boot()
+        self.ready = True
+        self._say_warm(state=abi.WarmState.RESUMED)
+
+    def freeze(self) -> None:
+        """Everything is in memory and the CPU parked; the fake kernel's image is two pages."""
+        self.hung = set(Layer)
+        slot = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "slot_base")
+        pages = abi.ROOT_SIDE.get(self.view, abi.VN_BR_ROOT, "region_size") // 4096
+        free = bytearray(b"\xff" * (pages // 8))
+        for page in self.used:
+            free[page // 8] &= ~(1 << page % 8)
+        at = abi.VN_BR_FREE_PAGES
+        self.view[at : at + len(free)] = free
+        self._say_warm(
+            state=abi.WarmState.FROZEN,
+            resume_cr3=slot + abi.VN_SLOT_PAGE_TABLES,
+            resume_entry=0xFFFFFFFFC0001000,
+            resume_cr4=0x20,
+            free_pages=pages - len(self.used),
+            frozen_tsc=self.machine.tsc(),
+        )
+
+    def declare_ready(self) -> None:
+        """User space may be frozen from now on."""
+        self.ready = True
+        self._say_warm(state=abi.WarmState.READY)
+        self._ring()
+
+    def _say_warm(self, **words: int) -> None:
+        for name, value in words.items():
+            abi.WARM.put(self.view, abi.VN_BR_WARM, name, value)
+
+    def _take_freeze(self) -> int:
+        """Errno of the command; what a task does that will not freeze."""
+        if not self.ready:
+            return errno.EAGAIN
+        if self.unfreezable:
+            abi.WARM.put(self.view, abi.VN_BR_WARM, "reason", self.unfreezable)
+            self._say_warm(state=abi.WarmState.REFUSED, error=errno.EBUSY)
+        else:
+            self.freeze()
+        return 0
 
     def beat(self, times: int = 1) -> None:
         """Every CPU beats in every layer that does not hang; the first user beat is RUNNING."""
@@ -171,7 +223,10 @@ class FakeVnode:
         if side.cmd_seq == self._said("cmd_done"):
             return
         allowed = side.cmd is not abi.Cmd.INJECT or side.flags & abi.VN_F_INJECT
-        self._say("cmd_result", 0 if allowed else 1)  # EPERM
+        result = 0 if allowed else errno.EPERM
+        if side.cmd is abi.Cmd.FREEZE:
+            result = self._take_freeze()
+        self._say("cmd_result", result)
         self._say("cmd_done", side.cmd_seq)
         if side.cmd is abi.Cmd.INJECT and allowed:
             self.inject(side.cmd_arg)
@@ -194,8 +249,12 @@ class FakeVnode:
             abi.Inject.IRQHANG: lambda: self.hang(Layer.IRQ),
             abi.Inject.HALT: self.halt,
             abi.Inject.REBOOT: self.reboot,
+            abi.Inject.STUCK: self._get_stuck,
         }
         actions[kind]()
+
+    def _get_stuck(self) -> None:
+        self.unfreezable = 'task "vnode_inject/0" (pid 99) does not freeze'
 
     def on_nmi(self, cpu: int) -> None:
         """A portal NMI: saves the registers or parks, as the mailbox asks."""

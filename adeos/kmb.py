@@ -62,6 +62,12 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
         errno.EBUSY: (PlacementError, "has CPUs that are not parked", "park it first"),
         errno.ETIMEDOUT: (FenceError, "its boot CPU does not start", _LOG),
     },
+    abi.KMB_RESUME: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EINVAL: (PlacementError, "resume state is not of its kernel", "freeze it anew"),
+        errno.EBUSY: (PlacementError, "has CPUs that are not parked", "park it first"),
+        errno.ETIMEDOUT: (FenceError, "its boot CPU does not start", _LOG),
+    },
     abi.KMB_PARK: {
         errno.ENOENT: _NOT_BOUND,
         errno.EINVAL: (PlacementError, "the time limit for parking is 1..1000 ms", ""),
@@ -218,6 +224,10 @@ class KmbMachine:
     def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
         request = abi.KmbStart(vnode, 0, cr3, entry, rsi)
         return int(self._call(abi.KMB_START, abi.START, request, vnode).tsc)
+
+    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:
+        request = abi.KmbResume(vnode, 0, cr3, entry, cr4)
+        return int(self._call(abi.KMB_RESUME, abi.RESUME, request, vnode).tsc)
 
     def park(self, vnode: int, timeout_ms: int = 100) -> int:
         request = abi.KmbPark(vnode, timeout_ms)

@@ -238,6 +238,12 @@ def load(
     return todo.entry
 
 
+def rejoin(machine: Machine, placement: Placement) -> None:
+    """Writes an empty bridge for a vnode whose memory is its own, frozen, and will be resumed."""
+    bridge = Bridge.open(machine, placement.region, writable=True)
+    bridge.init(_root_side(placement, machine.info(), machine.tsc()))
+
+
 def _check_region(header: BzImage, name: str, region: Range) -> None:
     if region.base % abi.VN_REGION_ALIGN or region.size < abi.VN_REGION_MIN:
         raise PlacementError(

@@ -103,6 +103,10 @@ class Machine(Protocol):
         """Boot a parked vnode's first CPU; the TSC just before its first INIT."""
         ...
 
+    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:
+        """Set a frozen vnode's first CPU going where it parked; the TSC just before its SIPI."""
+        ...
+
     def park(self, vnode: int, timeout_ms: int = 100) -> int:
         """INIT all CPUs of a vnode; the TSC when the last confirmed, FenceError if one does not."""
         ...

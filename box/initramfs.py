@@ -88,15 +88,16 @@ def box_archive(plan: layout.Layout, config: str, host_key: bytes, client_key: b
 
 
 def agent_parts() -> dict[str, bytes]:
-    """The agents that script/modules built, by their place in an initrd, and the beat program."""
+    """The agents that script/modules built, by their place in an initrd, and their programs."""
     build_tree = cache.REPOSITORY / "build"
     parts = {
         f"modules/{agent.parent.name}/vnode_agent.ko": agent.read_bytes()
         for agent in sorted((build_tree / "modules").glob("*/vnode_agent.ko"))
     }
-    beat = build_tree / "user" / "vnode-beat"
-    if parts and beat.exists():
-        parts["bin/vnode-beat"] = beat.read_bytes()
+    for name in ("vnode-beat", "vnode-ready"):
+        program = build_tree / "user" / name
+        if parts and program.exists():
+            parts[f"bin/{name}"] = program.read_bytes()
     return parts
 
 

@@ -29,6 +29,7 @@ KINDS = {
     "irqhang": "every CPU spins with interrupts off",
     "halt": "an orderly halt, which is no crash",
     "reboot": "an emergency reboot",
+    "stuck": "a kernel thread that will not be frozen, which is no failure",
 }
 
 
@@ -60,6 +61,8 @@ def command(
     """Make a vnode fail, to try things out."""
     if cpu is not None and kind != "panic":
         raise click.UsageError("--cpu is for a panic only")
+    if wait and kind == "stuck":
+        raise click.UsageError("--wait: a stuck thread leads to no incident")
     status = observe.find(session.machine(), vnode)
     if cpu is not None and cpu >= status.ncpus:
         raise click.UsageError(f"--cpu {cpu}: {label(status)} has {status.ncpus} CPU(s)")

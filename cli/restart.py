@@ -24,44 +24,80 @@ from cli.verb import (
 def plan(status: abi.Status) -> str:
     """What restart does to a vnode."""
     word = status.state.name.lower()
-    return f"is {word}; park {place(status)}, load its kernel and start it; its memory is lost"
+    how = "load its kernel and start it"
+    if status.image_tsc or status.standby_tsc:
+        how = "bring it up by the strategy of its config"
+    return f"is {word}; park {place(status)}, {how}; its memory is lost"
 
 
 ORDER = Order("restart", goal=UP, fresh=True, plan=plan)
+
+WAYS = {
+    "cold": "park {} and boot its kernel; its memory is lost",
+    "warm": "park {}, copy its image back and resume it; its memory is lost",
+    "standby": "park {} and resume the kernel that stands by; its memory is lost",
+}
+
+BOOTS = ("kmb", "spare", "manual")
+"""What can be explained, and not asked for."""
+
+
+def order(strategy: str | None) -> Order:
+    """The order for a strategy, None = the config's."""
+    if strategy is None:
+        return ORDER
+    words = WAYS[strategy]
+    return ORDER._replace(
+        plan=lambda status: f"is {status.state.name.lower()}; {words.format(place(status))}"
+    )
 
 
 @verb(
     "restart",
     examples=[
         "vnode-debug restart 2 --wait",
-        "vnode-debug restart web --dry-run                  and what a crash of it would lead to",
+        "vnode-debug restart web --dry-run                    and what a crash of it would lead to",
         "vnode-debug restart web --dry-run --strategy kmb",
+        "vnode-debug restart 2 --strategy standby --wait       resume what stands by",
+        "vnode-debug restart 2 --strategy cold                 boot it, whatever its config says",
     ],
 )
 @vnodes_argument
+@click.option(
+    "--strategy",
+    type=click.Choice((*WAYS, *BOOTS)),
+    help="How; default: as its config says.  kmb, spare, manual: with --dry-run.",
+)
 @wait_option
 @timeout_option
 @dry_run_option
 @force_option
-@click.option(
-    "--strategy", metavar="NAME", help="With --dry-run: the steps of this one (kmb, spare, manual)."
-)
 def command(
     session: Session,
     vnodes: tuple[str, ...],
+    strategy: str | None,
     wait: bool,
     timeout: float,
     dry_run: bool,
     force: bool,
-    strategy: str | None,
 ) -> None:
     """Restart vnodes."""
-    if strategy is not None and not dry_run:
-        raise click.UsageError("--strategy is for --dry-run: [vnode.restart] chooses")
     if dry_run:
         explain(session, vnodes, strategy)
         return
-    carry_out(session, ORDER, vnodes, wait=wait, timeout=timeout, dry_run=False, force=force)
+    if strategy is not None and strategy not in WAYS:
+        raise click.UsageError(f"--strategy {strategy} is for --dry-run: how it boots is chosen")
+    how = {} if strategy is None else {"strategy": strategy}
+    carry_out(
+        session,
+        order(strategy),
+        vnodes,
+        wait=wait,
+        timeout=timeout,
+        dry_run=False,
+        force=force,
+        **how,
+    )
 
 
 def explain(session: Session, vnodes: tuple[str, ...], strategy: str | None) -> None:

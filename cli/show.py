@@ -85,6 +85,8 @@ def _facts(one: Incident, directory: Path) -> Iterator[tuple[str, str]]:
         yield "outcome", one.outcome
     if one.successor is not None:
         yield "restart", " ".join(filter(None, (one.restart, f"incarnation {one.successor}")))
+    if one.image_age is not None:
+        yield "image", f"{output.duration(one.image_age)} old when it was resumed"
     yield "dump", _dump(one, directory)
     yield "files", str(directory)
 

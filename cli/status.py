@@ -27,6 +27,8 @@ HEADERS = (
     "UPTIME",
     "BEATS/S irq/sched/user",
     "RESTARTS",
+    "WAY",
+    "IMAGE",
     "INCIDENT",
     "CPUS",
     "MEMORY",
@@ -34,7 +36,7 @@ HEADERS = (
 NOTHING_GRANTED = (
     "the root has granted no vnode to this one; there: vnode-debug grant VNODE --to THIS-VNODE"
 )
-RIGHT = frozenset({"ID", "SINCE", "INC", "UPTIME", "RESTARTS", "INCIDENT", "MEMORY"})
+RIGHT = frozenset({"ID", "SINCE", "INC", "UPTIME", "RESTARTS", "IMAGE", "INCIDENT", "MEMORY"})
 COLOUR = {
     "watching": "green",
     "running": "green",
@@ -146,6 +148,8 @@ def cells(row: observe.Row) -> tuple[str, ...]:
         since(row.uptime_s),
         beats(row),
         str(row.restarts),
+        row.way or "-",
+        since(row.image_age_s),
         str(row.last_incident or "-"),
         ",".join(map(str, row.cpus)) or "-",
         output.size(row.memory) if row.memory else "-",

@@ -105,6 +105,7 @@ class Witness(msgspec.Struct, frozen=True):
 class Incident(msgspec.Struct, frozen=True):
     """One failure of one vnode.  Times are Unix times in seconds.
 
+    ``image_age``, seconds, is that of the image the successor was resumed from, None = it booted.
     ``title`` is the analysis's: equal for equal faults, "" before it is done.
     """
 
@@ -130,6 +131,7 @@ class Incident(msgspec.Struct, frozen=True):
     policy: str = ""
     outcome: str = ""
     restart: str = ""
+    image_age: float | None = None
     successor: int | None = None
     dump: Dump = Dump()
     title: str = ""

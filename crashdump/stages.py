@@ -19,8 +19,12 @@ class Stage(StrEnum):
     """All its CPUs confirmed that they are parked."""
     CAPTURED = "captured"
     """Its memory is held or copied: the successor may start."""
+    RESTORED = "restored"
+    """Its image is in its place and checked; absent where the successor boots."""
     STARTED = "started"
     """The successor's first CPU got its INIT."""
+    RESUMED = "resumed"
+    """The successor's devices were back, its tasks about to run; absent where it boots."""
     RUNNING = "running"
     """The successor's first user beat came."""
 

@@ -3,8 +3,10 @@
 
 `kmb` boots the staged image in the vnode's own region, so the old memory is
 copied out first; `spare` boots it in another region at once, so the old
-region is the dump until it has been written out; `manual` starts nothing: an
-operator does.  A further one is a class with `name`, `region` and `steps`, and a
+region is the dump until it has been written out; `warm` and `standby` do not
+boot: they resume a kernel that was frozen, from its image copied back into its
+own region, or in another region where it stands ready; `manual` starts
+nothing: an operator does.  A further one is a class with `name`, `region` and `steps`, and a
 line in `named`.
 """
 
@@ -80,6 +82,38 @@ class Spare:
 
 
 @dataclass(frozen=True, slots=True)
+class Warm:
+    """Resumes the vnode's own image, copied back into its region."""
+
+    name: ClassVar[str] = "warm"
+    region: Range
+
+    def steps(self, target: Target) -> tuple[Step, ...]:
+        """The dump is copied out before the region is healed."""
+        copy = Step("captured", f"copy {show(target.region)} to the incident's dump")
+        put = f"verify the image; put back what differs at {show(self.region)}"
+        kept = (copy,) if target.capture else ()
+        return (fence(target), *kept, Step("restored", put), *resume(target))
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """Resumes a kernel that stands ready in another region."""
+
+    name: ClassVar[str] = "standby"
+    region: Range
+
+    def steps(self, target: Target) -> tuple[Step, ...]:
+        """The old region is the dump, and is refilled to stand by in its turn."""
+        hold = Step(
+            "captured", f"hold {show(target.region)} as the dump; write it out in the background"
+        )
+        ready = f"check the image's header; its kernel stands by at {show(self.region)}"
+        kept = (hold,) if target.capture else ()
+        return (fence(target), *kept, Step("restored", ready), *resume(target))
+
+
+@dataclass(frozen=True, slots=True)
 class Manual:
     """Starts nothing by itself; the memory stays as it is, or goes back with `release`."""
 
@@ -107,6 +141,13 @@ def boot(target: Target, region: Range) -> tuple[Step, ...]:
     """A kernel started from its staged image in `region`."""
     return (
         Step("loaded", f"verify the staged image; compose it at {show(region)}"),
+        *resume(target),
+    )
+
+
+def resume(target: Target) -> tuple[Step, ...]:
+    """What ends every start."""
+    return (
         Step("started", f"INIT-SIPI-SIPI to CPU {target.cpus[0]}"),
         Step("running", "wait for the first user beat of the new incarnation"),
     )
@@ -117,6 +158,15 @@ def choose(own: Range, spare: Range | None, *, capture: bool) -> Strategy:
     if capture and spare is not None and spare.size >= own.size:
         return Spare(spare)
     return Kmb(own)
+
+
+def resumed(own: Range, image: bool, standby: Range | None, *, strategy: str) -> Strategy | None:
+    """`standby` or `warm`, as wanted and as there is a region or an `image` for it; else None."""
+    if strategy == "standby" and standby is not None:
+        return Standby(standby)
+    if strategy != "cold" and image:
+        return Warm(own)
+    return None
 
 
 def after_crash(on_crash: str, own: Range, spare: Range | None) -> Strategy:

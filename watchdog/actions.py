@@ -74,5 +74,14 @@ class Release:
     """Unbind: CPUs and memory go back."""
 
 
-Action = Fence | Probe | OpenIncident | Capture | FinishIncident | Load | Start | Wait | Release
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Freeze the running vnode, keep its image, let it go on; not of the supervisor (warm.py)."""
+
+    incarnation: int
+
+
+Action = (
+    Fence | Probe | OpenIncident | Capture | FinishIncident | Load | Start | Wait | Release | Freeze
+)
 Actions = tuple[Action, ...]

@@ -84,6 +84,7 @@ async def _evidence(
         up = word in (State.RUNNING, State.SUSPECT)  # its bridge never says anything
     grants.adopt(unit, status, service.units)
     unit.last_incident = status.last_incident if status else 0
+    unit.warm.way = status.way if status else abi.Way.COLD
     recent = [one for one in unfinished if one.opened >= booted]
     recorded = await service.executor.ledger.recorded(unit.id, current, booted)
     return Evidence(

@@ -106,6 +106,14 @@ class Composer:
             self._forget(start.region)
         return loaded, ahead
 
+    def taken(self, region: Range) -> None:
+        """Nobody prepares this region from now on, nor believes it prepared: it is used."""
+        self._hurry.set()
+        with self._lock:
+            self._hurry.clear()
+            self.composed += 1
+            self._forget(region)
+
     def _forget(self, region: Range) -> None:
         self._ready = {one: what for one, what in self._ready.items() if not one.overlaps(region)}
         self._plans = {one: what for one, what in self._plans.items() if one.region in self._ready}
@@ -119,38 +127,45 @@ class Composer:
             self.save(unit.id, unit.vnode.slots)
         spec = spec_in(unit, image_slot)
         image = self.stage.take(spec)
-        binding, region, slot = unit.binding, unit.region, unit.slot
-        assert binding is not None and region is not None and slot is not None
-        config = unit.config
-        start = _Start(spec, region, slot, unit.apicids)
+        placement = placement_of(unit, incarnation)
+        start = _Start(spec, placement.region, placement.slot, unit.apicids)
         loaded, ahead = self._take(start, image)
-        layers = (config.watch.irq, config.watch.sched, config.watch.user)
-        unit.start_at = load(
-            self.machine,
-            image,
-            Placement(
-                vnode=config.id,
-                name=config.name,
-                region=region,
-                slot=slot,
-                apicids=unit.apicids,
-                incarnation=incarnation,
-                vector=binding.vector,
-                dest_apicid=binding.dest_apicid,
-                period_us=tuple(layer.period_ms * 1000 for layer in layers),
-                flags=abi.VN_F_INJECT if config.inject else 0,
-            ),
-            preloaded=loaded,
-            ahead=ahead,
-        )
+        unit.warm.resume = None
+        unit.start_at = load(self.machine, image, placement, preloaded=loaded, ahead=ahead)
 
     def start(self, unit: Unit) -> int:
-        """Start the boot CPU; the TSC just before its INIT."""
-        assert unit.start_at is not None and unit.bridge is not None
+        """Start the boot CPU, or resume it; the TSC just before its INIT."""
+        assert unit.bridge is not None
+        resume = unit.warm.resume
+        if resume is not None:
+            cr3, entry, cr4 = resume.cr3, resume.entry, resume.cr4
+            return self.machine.resume(unit.id, cr3=cr3, entry=entry, cr4=cr4)
+        assert unit.start_at is not None
         cr3, entry, rsi = unit.start_at
         tsc = self.machine.start(unit.id, cr3=cr3, entry=entry, rsi=rsi)
         unit.bridge.stamp_start(tsc, time.time_ns())
         return tsc
+
+
+def placement_of(unit: Unit, incarnation: int) -> Placement:
+    """Where a bound vnode is and what its bridge shall say of it."""
+    config, binding, region, slot = unit.config, unit.binding, unit.region, unit.slot
+    assert binding is not None and region is not None and slot is not None
+    layers = (config.watch.irq, config.watch.sched, config.watch.user)
+    inject = abi.VN_F_INJECT if config.inject else 0
+    freeze = abi.VN_F_FREEZE if config.restart.strategy != "cold" else 0
+    return Placement(
+        vnode=config.id,
+        name=config.name,
+        region=region,
+        slot=slot,
+        apicids=unit.apicids,
+        incarnation=incarnation,
+        vector=binding.vector,
+        dest_apicid=binding.dest_apicid,
+        period_us=tuple(layer.period_ms * 1000 for layer in layers),
+        flags=inject | freeze,
+    )
 
 
 def _digests(image: Image) -> tuple[str, str]:

@@ -33,6 +33,7 @@ CMDLINE_MAX = 2047  # COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) le
 OnCrash = Literal["coredump-restart", "restart", "coredump-destroy", "destroy", "preserve"]
 OnExit = Literal["destroy", "restart"]
 Judge = Literal["fixed", "phi"]
+Strategy = Literal["cold", "warm", "standby"]
 
 
 class Span(NamedTuple):
@@ -92,6 +93,13 @@ class Restart(Base, frozen=True):
     attempts: int = 5
     healthy_s: int = 600
     tries: int = 3
+    strategy: Strategy = "cold"
+    """How it is brought up again; any but `cold` needs a user space that runs vnode-ready."""
+    resume_ms: int = 3000
+    """A vnode that was resumed and does not beat within this is booted."""
+    quick: int = 3
+    quick_s: int = 60
+    """So many failures in a row, each within `quick_s` of a resume, and it is booted."""
 
 
 class GrantConfig(Base, frozen=True):
@@ -359,6 +367,9 @@ _LIMITS: tuple[tuple[str, int, int], ...] = (
     ("attempts", 0, 1000),
     ("healthy_s", 1, 86_400),
     ("tries", 1, 1000),
+    ("resume_ms", 100, 600_000),
+    ("quick", 1, 1000),
+    ("quick_s", 1, 86_400),
 )
 
 

@@ -200,6 +200,7 @@ async def _assemble(
     dumps.in_process = in_process
     dumps.limits = config.dumps.limits
     dumps.freed = service.prepare_all
+    dumps.reclaim = lambda vnode, region: service.executor.warm.reclaim(vnode, region)
     await dumps.resume()
     service.staging = Staging(service, parts.stage, parts.shelf)
     composer = Composer(machine, parts.stage, service.staging.save_now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from adeos.abi import Range
 from adeos.errors import AdeosError, BridgeError
@@ -45,6 +45,8 @@ class Dumps:
         self.in_process = False
         """Write dumps in a thread: for machines that no other process can open (tests)."""
         self.work: set[asyncio.Task[None]] = set()
+        self.reclaim: Callable[[int, Range], Awaitable[bool]] = _nobody
+        """Called with a vnode and the region that held its dump; True when it is wanted again."""
         self.freed: Callable[[], None] = lambda: None
         """Called when a region that was held is free again."""
         self.limits = Limits()
@@ -148,7 +150,8 @@ class Dumps:
         region = self.placement.held.get(incident)
         if region is not None:
             await background.run(lambda: self._clear(region))
-            self.placement.unhold(incident)
+            if not await self.reclaim(vnode, region):
+                self.placement.unhold(incident)
             self.freed()
 
     async def keep_quota(self) -> None:
@@ -182,6 +185,10 @@ class Dumps:
         for base in range(region.base, region.end, CLEAR_STEP):
             self.machine.clear(base, min(CLEAR_STEP, region.end - base))
             os.sched_yield()
+
+
+async def _nobody(vnode: int, region: Range) -> bool:
+    return False
 
 
 def _evidence(unit: Unit, entry: Entry) -> tuple[int, Evidence, str]:

@@ -24,10 +24,12 @@ from watchdog.composer import Composer
 from watchdog.detector import LAYERS, STRIDE
 from watchdog.dumps import Dumps
 from watchdog.errors import WatchdogError
+from watchdog.image_store import ImageStore
 from watchdog.ledger import Ledger
 from watchdog.placement import Placement
 from watchdog.states import Fault
 from watchdog.unit import Unit, Watched
+from watchdog.warm import Warm
 from watchdog.watch import record_complete
 
 PARK_TIMEOUT_MS = 1000
@@ -37,6 +39,8 @@ PARK_ATTEMPTS = 3
 
 class Host(Protocol):
     """What the executor needs of the daemon."""
+
+    units: dict[int, Unit]
 
     def post(self, unit: Unit, event: events.Event) -> None:
         """Feed an event to the supervisor."""
@@ -72,6 +76,7 @@ class Executor:
         self.composer = composer
         self.ledger = ledger
         self.dumps = dumps
+        self.warm = Warm(host, machine, placement, ImageStore(placement, composer))
         self.tsc_khz = machine.info().tsc_khz
 
     async def run(self, unit: Unit) -> None:
@@ -142,11 +147,19 @@ class Executor:
 
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""
+        unit.warm.proven = True
         spare, composed = self.placement.peek(unit), self.composer.composed
         try:
             await background.run(lambda: self.composer.prepare(unit, spare, composed))
         except AdeosError as error:
             log.write("error", "image", vnode=unit.id, what=error)
+        await self.warm.settle(unit)
+
+    async def freeze(self, unit: Unit, action: actions.Action) -> events.Event | None:
+        """Between two actions of the supervisor, which need not know."""
+        assert isinstance(action, actions.Freeze)
+        await self.warm.freeze(unit, action.incarnation)
+        return None
 
     async def _gather(self, unit: Unit, how: str) -> str:
         if how == "probe":
@@ -222,6 +235,7 @@ class Executor:
         if entry is not None:
             after = {witness.vnode: witness.before for witness in self.host.witnesses(unit)}
             again = action.outcome == "restarted"
+            self.warm.stamps(unit)
             await self.ledger.finish(
                 entry,
                 action.outcome,
@@ -229,16 +243,19 @@ class Executor:
                 after,
                 unit.vnode.incarnation if again else None,
                 unit.strategy if again else "",
+                unit.warm.image_age if again else None,
             )
             log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
         self.dumps.write_due(unit.id)
         return None
 
     async def load(self, unit: Unit, action: actions.Action) -> events.Event | None:
-        """Bind (or move) the vnode and compose its memory."""
+        """Bind (or move) the vnode and put its image in place, or compose its memory."""
         assert isinstance(action, actions.Load)
         if unit.coming is not None:
             unit.config, unit.coming = unit.coming, None
+        if await self.warm.load(unit, action.incarnation):
+            return events.Loaded(action.incarnation)
         self.placement.place(unit)
         try:
             await asyncio.to_thread(self.composer.compose, unit, action.incarnation, action.slot)
@@ -260,6 +277,7 @@ class Executor:
             self.host.spawn(self.ledger.sync(unit.entry))
         self.dumps.write_due(unit.id)
         self.host.spawn(vitals.follow(self.machine, unit, unit.watched))
+        self.warm.started(unit, unit.watched)
         return events.Started(action.incarnation)
 
     async def wait(self, unit: Unit, action: actions.Action) -> events.Event | None:
@@ -273,6 +291,7 @@ class Executor:
     async def release(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Unbind and give region and slot back."""
         unit.watched = None
+        self.warm.drop(unit)
         self.placement.release(unit)
         self.dumps.write_due(unit.id)
         self.host.publish(unit)
@@ -306,4 +325,5 @@ HANDLERS: dict[type, Handler] = {
     actions.Start: Executor.start,
     actions.Wait: Executor.wait,
     actions.Release: Executor.release,
+    actions.Freeze: Executor.freeze,
 }

@@ -117,14 +117,19 @@ class Ledger:
         after: Mapping[int, int],
         successor: int | None,
         strategy: str = "",
+        image_age: float | None = None,
     ) -> None:
-        """Close an incident; `strategy`: how the successor was placed."""
+        """Close an incident; `strategy`: how the successor was placed, from an image how old."""
         witnesses = tuple(
             Witness(w.vnode, w.name, w.incarnation, w.before, after.get(w.vnode, w.after))
             for w in entry.witnesses
         )
         state = IncidentState.INTERRUPTED if outcome == "interrupted" else IncidentState.COMPLETE
-        fields: dict[str, Any] = {"outcome": outcome, "successor": successor}
+        fields: dict[str, Any] = {
+            "outcome": outcome,
+            "successor": successor,
+            "image_age": image_age,
+        }
         if strategy:
             fields["restart"] = strategy
         if witnesses:

@@ -78,6 +78,10 @@ class Row(NamedTuple):
     incidents: int
     last_incident: int
     release: str
+    way: str
+    """How it was brought up last: cold, warm or standby."""
+    image_age_s: float | None
+    """Of the image that the next restart would take, None = it would boot."""
     grants: tuple[int, ...]
     """The vnodes that this one may look at."""
     beats: tuple[dict[str, Layer], ...]
@@ -176,6 +180,8 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
         incidents=sum(s.status.incidents for s in now.samples),
         last_incident=max((s.status.last_incident for s in now.samples), default=0),
         release="",
+        way="",
+        image_age_s=None,
         grants=(),
         beats=({"tick": tick},),
     )
@@ -199,9 +205,16 @@ def _row(sample: Sample, earlier: Sample | None, now: Snapshot) -> Row:
         incidents=status.incidents,
         last_incident=status.last_incident,
         release=sample.agent.release if sample.agent is not None else "",
+        way=status.way.name.lower(),
+        image_age_s=_image_age(status, now),
         grants=_ids(status.grants),
         beats=tuple(_cpu(sample, earlier, cpu, now) for cpu in range(len(sample.beats))),
     )
+
+
+def _image_age(status: abi.Status, now: Snapshot) -> float | None:
+    frozen = status.standby_tsc or status.image_tsc
+    return now.seconds(frozen) if frozen else None
 
 
 def _ids(bitmap: int) -> tuple[int, ...]:

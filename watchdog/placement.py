@@ -20,6 +20,8 @@ class Placement:
         self.pool = Pool(info.range, Range(info.low_base, info.low_size))
         self.held: dict[int, Range] = {}
         """Incident number -> region that is its dump until it has been written out."""
+        self.standby: dict[int, Range] = {}
+        """Vnode -> region in which its image stands by."""
 
     def place(self, unit: Unit) -> None:
         """Give a vnode region and slot unless it has them, and bind it there.
@@ -75,8 +77,15 @@ class Placement:
         unit.unplace()
 
     def spare(self, unit: Unit) -> Range | None:
-        """A free region to boot the successor in, None when there is none or it must not move."""
+        """A region for the successor, None when there is none or it must not move.
+
+        The vnode's standby first; one whose image waits to be put back stays where it is.
+        """
         if unit.region is None or unit.config.span.base is not None:
+            return None
+        if unit.id in self.standby:
+            return self.standby.pop(unit.id)
+        if unit.warm.stays:
             return None
         try:
             return self.pool.region(unit.region.size)
@@ -84,8 +93,8 @@ class Placement:
             return None
 
     def peek(self, unit: Unit) -> Range | None:
-        """The region that `spare` would give now."""
-        region = self.spare(unit)
+        """The region that `spare` would take out of the pool now."""
+        region = self.spare(unit) if unit.id not in self.standby else None
         if region is not None:
             self.pool.free_region(region)
         return region
@@ -108,6 +117,13 @@ class Placement:
         region = self.held.pop(incident, None)
         if region is not None:
             self.pool.free_region(region)
+
+    def stand_by(self, vnode: int, region: Range) -> None:
+        """A region of the vnode's, or one held as its dump, is its standby from now on."""
+        for incident, held in tuple(self.held.items()):
+            if held == region:
+                del self.held[incident]
+        self.standby[vnode] = region
 
     def check_cpus(self, unit: Unit, others: list[Unit]) -> None:
         """RefusedError with the name when a CPU of the vnode is bound to another one."""

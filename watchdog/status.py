@@ -64,6 +64,9 @@ def describe(unit: Unit) -> abi.Status:
         limit_us=tuple(layer.limit_ms * 1000 for layer in layers),
         grants=sum(1 << other for other in unit.grants),
         controls=sum(1 << other for other in unit.controls),
+        way=unit.warm.way,
+        image_tsc=unit.warm.image_tsc,
+        standby_tsc=unit.warm.standby_tsc,
     )
 
 

@@ -18,6 +18,7 @@ from watchdog.config import VnodeConfig
 from watchdog.detector import Accrual, BootWatch, Detector
 from watchdog.ledger import Entry
 from watchdog.supervisor import Vnode
+from watchdog.warmth import Warmth
 
 Counts = tuple[int, ...]
 
@@ -96,6 +97,7 @@ class Unit:
     """The config from its next start on, when a reload has changed it."""
     start_at: loader.Entry | None = None
     """How to start what was composed."""
+    warm: Warmth = field(default_factory=Warmth)
     grants: set[int] = field(default_factory=set)
     """Ids of the vnodes that this one may look at."""
     controls: set[int] = field(default_factory=set)

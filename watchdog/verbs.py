@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 COMMAND_WAIT_S = 1.0
 WAIT_MAX_S = 3600.0
+STRATEGIES = ("cold", "warm", "standby")
 
 
 def table(service: Service) -> dict[str, Verb]:
@@ -85,13 +86,18 @@ async def stop(service: Service, request: Reply, send: Send) -> Reply:
 
 
 async def restart(service: Service, request: Reply, send: Send) -> Reply:
-    """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled."""
+    """Fence a vnode and start it anew; with "dry_run" only say how a crash would be handled.
+
+    "strategy": cold, warm or standby instead of the config's.
+    """
     unit = _unit(service, request)
     if flag(request, "dry_run"):
         return {"ok": True, **_plan(service, unit, request.get("strategy"))}
+    strategy = _strategy(service, unit, request)
     wish = events.RestartRequested(force=flag(request, "force"))
     _refuse(unit, wish)
     service.executor.placement.check_cpus(unit, list(service.units.values()))
+    unit.warm.wish = strategy
     service.post(unit, wish)
     return _describe(unit) | {"ok": True}
 
@@ -103,14 +109,61 @@ def _plan(service: Service, unit: Unit, name: object) -> Reply:
     policy = unit.config.restart.on_crash
     spare = service.executor.placement.peek(unit)
     strategy: strategies.Strategy | None = strategies.after_crash(policy, unit.region, spare)
-    if name is not None:
+    warm = service.executor.warm
+    if name in STRATEGIES and name != "cold":
+        _strategy(service, unit, {"strategy": name})
+        strategy = warm.prospect(unit, str(name))
+    elif name == "cold":
+        capture = policy.startswith("coredump")
+        strategy = strategies.choose(unit.region, spare, capture=capture)
+    elif name is not None:
         strategy = strategies.named(str(name), unit.region, spare)
+    elif policy.endswith("restart"):
+        strategy = warm.prospect(unit) or strategy
     if strategy is None:
-        raise UsageError(f"no strategy {name!r}; known: {', '.join(strategies.NAMES)}")
+        known = ", ".join((*STRATEGIES, *strategies.NAMES))
+        raise UsageError(f"no strategy {name!r}; known: {known}")
     capture = policy.startswith("coredump")
     target = Target(unit.id, unit.config.name, unit.config.cpus, unit.region, capture)
     steps = [{"step": step.name, "does": step.text} for step in strategy.steps(target)]
     return {"strategy": strategy.name, "steps": steps}
+
+
+def _strategy(service: Service, unit: Unit, request: Reply) -> str:
+    """The strategy asked for, "" for the config's; RefusedError when it cannot be had."""
+    wanted = request.get("strategy") or ""
+    if wanted not in ("", *STRATEGIES):
+        raise UsageError(f"no strategy {wanted!r}; known: {', '.join(STRATEGIES)}")
+    if wanted in ("", "cold"):
+        return str(wanted)
+    way = service.executor.warm.prospect(unit, wanted)
+    if way is None or way.name != wanted:
+        lacks = "has no standby" if wanted == "standby" else "has no image"
+        raise RefusedError(
+            f'{unit.label} {lacks}; "vnode-debug freeze {unit.id}" makes an image,'
+            ' strategy = "standby" in its config a standby'
+        )
+    return wanted
+
+
+async def freeze(service: Service, request: Reply, send: Send) -> Reply:
+    """Freeze a running vnode that is ready, keep its image, and let it go on."""
+    unit = _unit(service, request)
+    if unit.vnode.state is not State.RUNNING:
+        raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; it must be running")
+    await asyncio.shield(service.executor.warm.freezer.request(unit))
+    return _describe(unit) | {"ok": True, "images": _images(service, unit)}
+
+
+async def images(service: Service, request: Reply, send: Send) -> Reply:
+    """The images of frozen vnodes, or of one vnode."""
+    unit = _unit(service, request) if "vnode" in request else None
+    return {"ok": True, "images": _images(service, unit)}
+
+
+def _images(service: Service, unit: Unit | None) -> list[dict[str, Any]]:
+    found = service.executor.warm.describe()
+    return [one for one in found if unit is None or one["vnode"] == unit.id]
 
 
 async def wait(service: Service, request: Reply, send: Send) -> Reply:
@@ -208,7 +261,9 @@ async def _command(service: Service, unit: Unit, cmd: abi.Cmd, arg: int) -> Repl
 
 
 def _ring(service: Service, unit: Unit) -> None:
-    """Ring the portal to a vnode; RefusedError when its agent is not there."""
+    """Ring the portal to a vnode; RefusedError when its agent is not there, or frozen."""
+    if unit.watched is None:
+        raise RefusedError(f"{unit.label} is being frozen; try again in a second")
     if not portal.ring(service.machine, unit):
         raise RefusedError(f"{unit.label}: its agent is not up, so nobody would hear")
 
@@ -334,6 +389,8 @@ VERBS = {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "freeze": freeze,
+    "images": images,
     "wait": wait,
     "dump": dump,
     "inject": inject,

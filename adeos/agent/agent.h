@@ -14,6 +14,7 @@
 int bridge_map(void);
 void *bridge_at(u32 offset);
 void bridge_publish(void);
+void bridge_rejoin(void);		/* resumed as another incarnation */
 extern struct vn_root_side *root_side;
 extern struct vn_vnode_side *vnode_side;
 void bridge_set_state(u32 state);	/* a crash is final */
@@ -37,6 +38,7 @@ void beat(enum vn_layer layer);
 /* portal.c: doorbells both ways */
 int portal_init(void);
 void portal_ring(void);			/* any context */
+void portal_publish(void);
 
 /* command.c, inject.c */
 void command_poll(void);		/* from the doorbell */
@@ -55,6 +57,7 @@ int reboot_init(void);
 /* console.c */
 int console_init_hvc(void);
 void console_kick(void);		/* input may be there */
+void console_publish(void);
 
 /* debug.c */
 int debug_init(void);
@@ -71,6 +74,24 @@ bool trap_busy(void);
 void trap_stop(struct pt_regs *regs);	/* in an NMI */
 void trap_tick(void);
 bool trap_goes_first(void);
+
+/* freeze.c: parking with everything in memory, to be resumed */
+int freeze_init(void);
+int freeze_claim(void);
+void freeze_go(void);
+void freeze_declare(bool ready);
+
+/* ready.c: user space's part in that; file operations of /dev/vnode */
+struct inode;
+struct file;
+struct poll_table_struct;
+bool ready_declared(void);
+void ready_done(bool resumed);
+int hooks_run(const char *which);
+int ready_open(struct inode *inode, struct file *file);
+ssize_t ready_read(struct file *file, char __user *buf, size_t count, loff_t *pos);
+ssize_t ready_write(struct file *file, const char __user *buf, size_t count, loff_t *pos);
+__poll_t ready_poll(struct file *file, struct poll_table_struct *table);
 
 /* device.c */
 int device_init(void);

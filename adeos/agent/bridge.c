@@ -118,6 +118,17 @@ void bridge_publish(void)
 	smp_store_release(&v->abi, VN_ABI_VERSION);
 }
 
+/* The root has emptied the bridge for the incarnation that this is now. */
+void bridge_rejoin(void)
+{
+	WRITE_ONCE(vnode_side->incarnation, root_side->incarnation);
+	portal_publish();
+	console_publish();
+	bridge_publish();
+	peers_poll();
+	portal_ring();
+}
+
 void bridge_set_state(u32 state)
 {
 	u32 old = READ_ONCE(vnode_side->state);

@@ -24,6 +24,8 @@ static int check(u32 cmd, u64 arg)
 		return arg > ' ' && arg < 0x7f ? 0 : EINVAL;
 	case VN_CMD_INJECT:
 		return READ_ONCE(root_side->flags) & VN_F_INJECT ? 0 : EPERM;
+	case VN_CMD_FREEZE:
+		return freeze_claim();
 	}
 	return EINVAL;
 }
@@ -42,6 +44,9 @@ static void act(u32 cmd, u64 arg)
 		break;
 	case VN_CMD_INJECT:
 		inject_go();
+		break;
+	case VN_CMD_FREEZE:
+		freeze_go();
 		break;
 	}
 }

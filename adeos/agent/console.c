@@ -99,6 +99,11 @@ void console_kick(void)
 		hvc_kick();
 }
 
+void console_publish(void)
+{
+	WRITE_ONCE(vnode_side->console, serving);
+}
+
 int console_init_hvc(void)
 {
 	struct hvc_struct *hp;
@@ -113,6 +118,6 @@ int console_init_hvc(void)
 	if (IS_ERR(hp))
 		return PTR_ERR(hp);
 	serving = true;
-	WRITE_ONCE(vnode_side->console, 1);
+	console_publish();
 	return 0;
 }

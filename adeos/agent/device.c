@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* /dev/vnode: user space asks who it is, and beats. */
+/* /dev/vnode: user space asks who it is, beats, and says that it may be frozen. */
 #include "agent.h"
 
 #include <linux/fs.h>
@@ -46,6 +46,10 @@ static long vnode_ioctl(struct file *file, unsigned int number, unsigned long ar
 
 static const struct file_operations vnode_fops = {
 	.owner = THIS_MODULE,
+	.open = ready_open,
+	.read = ready_read,
+	.write = ready_write,
+	.poll = ready_poll,
 	.unlocked_ioctl = vnode_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };

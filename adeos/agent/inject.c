@@ -9,6 +9,7 @@
 #include <linux/completion.h>
 #include <linux/cpumask.h>
 #include <linux/delay.h>
+#include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/reboot.h>
 #include <linux/sched/signal.h>
@@ -92,6 +93,15 @@ static int do_reboot(void *unused)
 	return 0;
 }
 
+/* It says that it can be frozen, and never looks whether it should be. */
+static int do_stuck(void *unused)
+{
+	set_freezable();
+	while (true)
+		schedule_timeout_idle(HZ);
+	return 0;
+}
+
 static const struct {
 	int (*run)(void *unused);
 	bool everywhere;	/* a thread on each CPU */
@@ -103,6 +113,7 @@ static const struct {
 	[VN_I_IRQHANG] = { do_irqhang, true },
 	[VN_I_HALT] = { do_halt },
 	[VN_I_REBOOT] = { do_reboot },
+	[VN_I_STUCK] = { do_stuck },
 };
 
 static int wait_and_run(void *fault)

@@ -3,8 +3,8 @@
  * vnode_agent.ko: a vnode's side of the bridge.
  *
  * Tells the root that this kernel lives (beats), dies (crash record) or leaves
- * (halt, reboot), serves its console and its debug mailbox, and shows its user
- * space the vnodes that the root granted to it.  It stays loaded: a kernel
+ * (halt, reboot), serves its console and its debug mailbox, freezes it for the
+ * root to keep, and shows its user space the vnodes that the root granted to it.  It stays loaded: a kernel
  * without it looks hung to the root.
  *
  * Limits: what happens before it is loaded goes unreported, and a fault that
@@ -28,6 +28,7 @@ static const struct {
 	{ "portal", portal_init, false },
 	{ "console", console_init_hvc, false },
 	{ "beats", beat_init, true },
+	{ "freezing", freeze_init, false },
 	{ "/dev/vnode", device_init, true },
 	{ "/dev/vnode-peers", peers_init, false },
 };

@@ -27,13 +27,17 @@ static irqreturn_t root_rang(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
+void portal_publish(void)
+{
+	WRITE_ONCE(vnode_side->apicid, portal.apicid);
+	WRITE_ONCE(vnode_side->vector, portal.vector);
+}
+
 int portal_init(void)
 {
 	int rc = vn_vector_alloc(&portal, root_rang, "vnode_portal", &portal);
 
-	if (rc)
-		return rc;
-	WRITE_ONCE(vnode_side->apicid, portal.apicid);
-	WRITE_ONCE(vnode_side->vector, portal.vector);
-	return 0;
+	if (!rc)
+		portal_publish();
+	return rc;
 }

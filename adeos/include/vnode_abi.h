@@ -44,7 +44,7 @@
 
 #define VN_SLOT_SIZE		0x10000		/* a CPU; below 1 MiB, >= 0x10000 */
 #define VN_SLOT_TRAMPOLINE	0x0		/* struct vn_trampoline, by kmb.ko */
-#define VN_SLOT_PAGE_TABLES	0x1000		/* identity map, up to IOAPIC */
+#define VN_SLOT_PAGE_TABLES	0x1000		/* of the boot, later of a resume; up to IOAPIC */
 #define VN_SLOT_IOAPIC		0x7000		/* a page of 0xff: "no IOAPIC here" */
 #define VN_SLOT_RAM		0x8000		/* from here on the vnode's RAM */
 
@@ -71,15 +71,19 @@
 #define VN_BR_CONSOLE_IN	0x1e000		/* struct vn_ring, then bytes */
 #define VN_BR_KMSG		0x20000		/* kernel log tail of a crash */
 #define VN_BR_GRANTS		0x30000		/* struct vn_grants */
-#define VN_BR_ASK		0x40000		/* struct vn_ask */
-#define VN_BR_ASK_DATA		0x41000		/* bytes of VN_ASK_POKE */
+#define VN_BR_WARM		0x38000		/* struct vn_warm */
+#define VN_BR_ASK		0x39000		/* struct vn_ask */
+#define VN_BR_ASK_DATA		0x3a000		/* bytes of VN_ASK_POKE */
+#define VN_BR_FREE_PAGES	0x40000		/* bit a page of the region: free when frozen */
 #define VN_BRIDGE_SIZE		0x70000		/* to VN_OFF_RAM; the rest is spare */
 #define VN_KMSG_SIZE		0x10000
 #define VN_CONSOLE_OUT_BYTES	0x10000		/* power of two */
 #define VN_CONSOLE_IN_BYTES	0x1000		/* power of two */
+#define VN_FREE_PAGES_BYTES	0x30000		/* for regions up to 6 GiB */
 
 /* Flags of vn_root_side.flags */
 #define VN_F_INJECT		(1 << 0)	/* VN_CMD_INJECT is allowed */
+#define VN_F_FREEZE		(1 << 1)	/* the root freezes it once it is ready */
 
 /**
  * enum vn_layer - the three layers in which a CPU shows that it lives
@@ -417,10 +421,58 @@ struct vn_ring {
  * @VN_CMD_HALT: an orderly halt
  * @VN_CMD_REBOOT: an orderly reboot
  * @VN_CMD_SYSRQ: the sysrq key in cmd_arg
+ * @VN_CMD_FREEZE: freeze and park, to be resumed (struct vn_warm)
  */
 enum vn_cmd {
 	VN_CMD_NONE, VN_CMD_PING, VN_CMD_INJECT, VN_CMD_HALT, VN_CMD_REBOOT,
-	VN_CMD_SYSRQ,
+	VN_CMD_SYSRQ, VN_CMD_FREEZE,
+};
+
+/**
+ * enum vn_warm_state - how far the vnode is with being frozen
+ * @VN_W_NONE: its user space has not said that it is ready
+ * @VN_W_READY: it has; it may be frozen
+ * @VN_W_FREEZING: on its way
+ * @VN_W_FROZEN: parked, interrupts off: its memory may be kept
+ * @VN_W_REFUSED: it could not be frozen and goes on
+ * @VN_W_RESUMED: it runs again, as the incarnation the root wrote
+ */
+enum vn_warm_state {
+	VN_W_NONE, VN_W_READY, VN_W_FREEZING, VN_W_FROZEN, VN_W_REFUSED,
+	VN_W_RESUMED,
+};
+
+/**
+ * struct vn_warm - at VN_BR_WARM (writer: agent)
+ * @state: enum vn_warm_state
+ * @error: of VN_W_REFUSED, a positive errno
+ * @resume_cr3: page tables that map the low 2 MiB identically and the kernel;
+ *	in the slot
+ * @resume_entry: kernel address to jump to on them
+ * @resume_cr4: CR4 on the way there: PAE, and LA57 where the kernel has it
+ * @free_pages: bits set at VN_BR_FREE_PAGES: pages whose content nobody needs
+ * @begun_tsc: freezing began
+ * @frozen_tsc: parked
+ * @entry_tsc: back in C
+ * @cpu_tsc: state of the CPU restored
+ * @devices_tsc: devices back, tasks still frozen
+ * @thawed_tsc: tasks run
+ * @reason: why it could not be frozen, NUL-terminated
+ */
+struct vn_warm {
+	__u32 state;
+	__u32 error;
+	__u64 resume_cr3;
+	__u64 resume_entry;
+	__u64 resume_cr4;
+	__u64 free_pages;
+	__u64 begun_tsc;
+	__u64 frozen_tsc;
+	__u64 entry_tsc;
+	__u64 cpu_tsc;
+	__u64 devices_tsc;
+	__u64 thawed_tsc;
+	char  reason[128];
 };
 
 /**
@@ -432,10 +484,11 @@ enum vn_cmd {
  * @VN_I_IRQHANG: every CPU spins with interrupts off
  * @VN_I_HALT: kernel_halt()
  * @VN_I_REBOOT: emergency_restart(), the path without notifiers
+ * @VN_I_STUCK: a kernel thread that never freezes; the vnode goes on
  */
 enum vn_inject {
 	VN_I_PANIC = 1, VN_I_OOPS, VN_I_HANG, VN_I_SOFTLOCKUP, VN_I_IRQHANG,
-	VN_I_HALT, VN_I_REBOOT,
+	VN_I_HALT, VN_I_REBOOT, VN_I_STUCK,
 };
 
 /* --- 3. The root bridge: VN_ROOT_SIZE bytes at vn_root_info.root_pa --- */
@@ -481,6 +534,14 @@ enum vn_status_state {
 };
 
 /**
+ * enum vn_way - how a vnode was brought up
+ * @VN_WAY_COLD: booted
+ * @VN_WAY_WARM: its image was copied back and resumed
+ * @VN_WAY_STANDBY: resumed in the region where its image stood by
+ */
+enum vn_way { VN_WAY_COLD, VN_WAY_WARM, VN_WAY_STANDBY };
+
+/**
  * struct vn_status - what the daemon says of a vnode (writer: the daemon)
  * @seq: sequence counter, odd while written
  * @id: vnode id, 0 = entry unused
@@ -502,6 +563,10 @@ enum vn_status_state {
  * @limit_us: limit a layer
  * @grants: bitmap of the vnodes that this one may look at (struct vn_grants)
  * @controls: bitmap of those that it may also control
+ * @way: enum vn_way, how it was brought up last
+ * @reserved0: 0
+ * @image_tsc: when the image of its region was frozen, 0 = there is none
+ * @standby_tsc: when that of its standby region was, 0 = none stands by
  */
 struct vn_status {
 	__u32 seq;
@@ -524,7 +589,11 @@ struct vn_status {
 	__u32 limit_us[4];
 	__u32 grants;
 	__u32 controls;
-	__u64 reserved[23];
+	__u32 way;
+	__u32 reserved0;
+	__u64 image_tsc;
+	__u64 standby_tsc;
+	__u64 reserved[20];
 };
 
 /* --- 4. /dev/kmb --- */
@@ -645,6 +714,24 @@ struct kmb_start {
 	__u64 cr3;
 	__u64 entry;
 	__u64 rsi;
+	__u64 tsc;
+};
+
+/**
+ * struct kmb_resume - KMB_RESUME: sets a frozen vnode's first CPU going
+ * @vnode: bound, all its CPUs parked
+ * @reserved: 0
+ * @cr3: physical address of its page tables, in the slot
+ * @entry: kernel address to jump to
+ * @cr4: PAE, or PAE and LA57
+ * @tsc: (out) TSC before the SIPI
+ */
+struct kmb_resume {
+	__u32 vnode;
+	__u32 reserved;
+	__u64 cr3;
+	__u64 entry;
+	__u64 cr4;
 	__u64 tsc;
 };
 
@@ -784,6 +871,7 @@ struct kmb_event {
 #define KMB_CONTROL	_IOWR(KMB_IOC, 12, struct kmb_control)
 #define KMB_POKE	_IOW(KMB_IOC, 13, struct kmb_poke)
 #define KMB_BREAK	_IOW(KMB_IOC, 14, struct kmb_break)
+#define KMB_RESUME	_IOWR(KMB_IOC, 15, struct kmb_resume)
 
 /* --- 5. /dev/vnode (in a vnode) --- */
 
@@ -892,6 +980,12 @@ struct vn_ask {
 
 #define VNODE_SELF	_IOR(KMB_IOC, 32, struct vn_self)
 #define VNODE_BEAT	_IO(KMB_IOC, 33)	/* a user beat of the CPU it runs on */
+
+/* read() of /dev/vnode gives the incarnation, a decimal number and a line feed.
+ * poll() gives POLLPRI when it has changed since this file was opened or last
+ * read.  write() of "ready" says that the vnode may be frozen; it returns in
+ * each incarnation that is resumed from the image, at once where the root keeps
+ * none, and after 30 s when the root did not ask. */
 
 /* /dev/vnode-peers has this, and of /dev/kmb what an observer may do there:
  * KMB_INFO (its root_pa is 0), KMB_CPUS, KMB_QUERY and read-only mappings.  Opened

@@ -39,6 +39,7 @@ union argument {
 	struct kmb_cpus cpus;
 	struct kmb_bind bind;
 	struct kmb_start start;
+	struct kmb_resume resume;
 	struct kmb_park park;
 	struct kmb_ipi ipi;
 	struct kmb_range range;
@@ -105,6 +106,11 @@ static int do_start(struct file *file, union argument *a)
 	return kmb_vnode_start(&a->start);
 }
 
+static int do_resume(struct file *file, union argument *a)
+{
+	return kmb_vnode_resume(&a->resume);
+}
+
 static int do_park(struct file *file, union argument *a)
 {
 	return kmb_vnode_park(&a->park);
@@ -150,6 +156,7 @@ static const struct command {
 	{ KMB_BIND, do_bind, OWNER },
 	{ KMB_UNBIND, do_unbind, OWNER },
 	{ KMB_START, do_start, OWNER },
+	{ KMB_RESUME, do_resume, OWNER },
 	{ KMB_PARK, do_park, OWNER },
 	{ KMB_NMI, do_nmi, HOLDER },
 	{ KMB_IPI, do_ipi, OWNER },

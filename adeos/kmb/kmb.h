@@ -79,6 +79,7 @@ int kmb_vnode_bind(struct kmb_bind *bind);
 int kmb_vnode_unbind(u32 id);
 int kmb_vnode_query(struct kmb_bind *bind);
 int kmb_vnode_start(struct kmb_start *start);
+int kmb_vnode_resume(struct kmb_resume *resume);
 int kmb_vnode_park(struct kmb_park *park);
 int kmb_vnode_interrupt(const struct kmb_ipi *ipi, bool nmi);
 bool kmb_vnode_started(const struct kmb_vnode *v);
@@ -103,6 +104,7 @@ bool kmb_clear_busy(u64 base, u64 size);
 /* startup.c: INIT, SIPI and the trampoline */
 int kmb_startup_park(struct kmb_vnode *v, u32 timeout_ms, u32 *parked, u64 *tsc);
 int kmb_startup_boot(struct kmb_vnode *v, struct kmb_start *start);
+int kmb_startup_resume(struct kmb_vnode *v, struct kmb_resume *resume);
 
 /* elcr.c: the interrupt controller's edge/level register */
 void kmb_elcr_init(void);

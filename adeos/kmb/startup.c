@@ -198,16 +198,12 @@ static bool wait_long_mode(struct vn_trampoline *t, u32 us)
 	return false;
 }
 
-int kmb_startup_boot(struct kmb_vnode *v, struct kmb_start *start)
+static int run_boot_half(struct kmb_vnode *v, struct vn_trampoline *t, u64 *tsc)
 {
-	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_BOOT);
 	struct kmb_cpu *boot = v->cpu[0];
 	u32 i;
 
-	t->cr3 = start->cr3;
-	t->entry = start->entry;
-	t->rsi = start->rsi;
-	start->tsc = rdtsc();
+	*tsc = rdtsc();
 	/* the kernel of the boot CPU starts the others as it likes */
 	for (i = 0; i < v->ncpus; i++)
 		v->cpu[i]->state = KMB_CPU_STARTED;
@@ -221,6 +217,30 @@ int kmb_startup_boot(struct kmb_vnode *v, struct kmb_start *start)
 			return -ETIMEDOUT;
 		}
 	}
-	v->start_tsc = start->tsc;
+	v->start_tsc = *tsc;
 	return 0;
+}
+
+int kmb_startup_boot(struct kmb_vnode *v, struct kmb_start *start)
+{
+	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_BOOT);
+
+	t->cr3 = start->cr3;
+	t->entry = start->entry;
+	t->rsi = start->rsi;
+	t->cr4 = X86_CR4_PAE;
+	t->efer = EFER_LME;
+	return run_boot_half(v, t, &start->tsc);
+}
+
+/* The vnode's own page tables may forbid execution, which needs EFER.NXE. */
+int kmb_startup_resume(struct kmb_vnode *v, struct kmb_resume *resume)
+{
+	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_BOOT);
+
+	t->cr3 = resume->cr3;
+	t->entry = resume->entry;
+	t->cr4 = resume->cr4;
+	t->efer = EFER_LME | EFER_NX;
+	return run_boot_half(v, t, &resume->tsc);
 }

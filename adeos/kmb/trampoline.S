@@ -7,7 +7,7 @@
  *
  * Park half: find the own APIC id in the list, write the nonce into the own
  * acknowledgement, stop.  Several CPUs may run it at once; it uses no stack.
- * Boot half: long mode with the given page tables, RSI, jump.
+ * Boot half: long mode with the given page tables, CR4 and EFER, RSI, jump.
  */
 #include <linux/linkage.h>
 #include "trampoline.h"
@@ -22,7 +22,7 @@ vn_trampoline_start:
 	.org	vn_trampoline_start + TR_GDT
 	.quad	0
 	.quad	0
-	.quad	0x00af9a000000ffff	/* 0x10: code, 64 bit */
+	.quad	0x00af9a000000ffff	/* 0x10: code, 64 bit: __KERNEL_CS of a vnode too */
 	.quad	0x00cf92000000ffff	/* 0x18: data, flat */
 	.org	vn_trampoline_start + TR_CODE
 real_mode:
@@ -63,13 +63,13 @@ real_mode:
 boot:
 	movl	$TR_AT_REAL, TR_PROGRESS
 	lgdtl	TR_GDTR
-	movl	$0x20, %eax		/* PAE */
+	movl	TR_CR4, %eax
 	movl	%eax, %cr4
 	movl	TR_CR3, %eax
 	movl	%eax, %cr3
-	movl	$0xc0000080, %ecx	/* EFER.LME */
+	movl	$0xc0000080, %ecx	/* EFER */
 	rdmsr
-	orl	$0x100, %eax
+	orl	TR_EFER, %eax
 	wrmsr
 	movl	$0x80010033, %eax	/* PG WP NE ET MP PE; caches on */
 	movl	%eax, %cr0

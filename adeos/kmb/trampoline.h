@@ -15,7 +15,9 @@
 #define TR_GDT		0x40
 #define TR_APICID	0x60
 #define TR_ACK		0xa0
-#define TR_CODE		0xe0
+#define TR_CR4		0xe0
+#define TR_EFER		0xe4
+#define TR_CODE		0xe8
 #define TR_STACK	0xff0
 
 #define TR_MODE_PARK	0
@@ -47,6 +49,8 @@
  * @gdt: flat segments
  * @apicid: CPUs that are asked to park
  * @ack: one a CPU
+ * @cr4: of the boot half
+ * @efer: bits to set in EFER there
  */
 struct vn_trampoline {
 	u8  jump[8];
@@ -65,6 +69,8 @@ struct vn_trampoline {
 	u64 gdt[4];
 	u32 apicid[VN_MAX_CPUS];
 	u32 ack[VN_MAX_CPUS];
+	u32 cr4;
+	u32 efer;
 } __packed;
 
 static_assert(offsetof(struct vn_trampoline, cr3) == TR_CR3);
@@ -74,6 +80,7 @@ static_assert(offsetof(struct vn_trampoline, mode) == TR_MODE);
 static_assert(offsetof(struct vn_trampoline, gdt) == TR_GDT);
 static_assert(offsetof(struct vn_trampoline, apicid) == TR_APICID);
 static_assert(offsetof(struct vn_trampoline, ack) == TR_ACK);
+static_assert(offsetof(struct vn_trampoline, cr4) == TR_CR4);
 static_assert(sizeof(struct vn_trampoline) == TR_CODE);
 
 extern const char vn_trampoline_start[], vn_trampoline_long[], vn_trampoline_end[];

@@ -224,6 +224,19 @@ int kmb_vnode_query(struct kmb_bind *b)
 	return 0;
 }
 
+static bool may_start(const struct kmb_vnode *v)
+{
+	return all_parked(v) && !kmb_clear_busy(v->region_base, v->region_size) &&
+	       !kmb_clear_busy(v->slot_base, v->slot_size);
+}
+
+/* Page tables that the CPU reaches from real mode: in the slot, behind the trampoline. */
+static bool is_table(const struct kmb_vnode *v, u64 pa)
+{
+	return PAGE_ALIGNED(pa) && pa >= v->slot_base + PAGE_SIZE &&
+	       pa < v->slot_base + v->slot_size;
+}
+
 int kmb_vnode_start(struct kmb_start *s)
 {
 	struct kmb_vnode *v = kmb_vnode_find(s->vnode);
@@ -233,15 +246,39 @@ int kmb_vnode_start(struct kmb_start *s)
 		return -EINVAL;
 	if (!v)
 		return -ENOENT;
-	if (!PAGE_ALIGNED(s->cr3) || s->cr3 < v->slot_base + PAGE_SIZE ||
-	    s->cr3 >= v->slot_base + v->slot_size ||
+	if (!is_table(v, s->cr3) ||
 	    s->entry < v->region_base || s->entry >= v->region_base + v->region_size ||
 	    s->rsi < v->region_base || s->rsi >= v->region_base + v->region_size)
 		return -EINVAL;
-	if (!all_parked(v) || kmb_clear_busy(v->region_base, v->region_size) ||
-	    kmb_clear_busy(v->slot_base, v->slot_size))
+	if (!may_start(v))
 		return -EBUSY;
 	rc = kmb_startup_boot(v, s);
+	update_pin(v);
+	kmb_elcr_guard();
+	return rc;
+}
+
+/* And a jump into the kernel half. */
+static bool is_resumable(const struct kmb_vnode *v, const struct kmb_resume *r)
+{
+	return is_table(v, r->cr3) && !(r->cr4 & ~(u64)(X86_CR4_PAE | X86_CR4_LA57)) && (r->cr4 & X86_CR4_PAE) &&
+	       r->entry >> 56 == 0xff;
+}
+
+int kmb_vnode_resume(struct kmb_resume *r)
+{
+	struct kmb_vnode *v = kmb_vnode_find(r->vnode);
+	int rc;
+
+	if (r->reserved)
+		return -EINVAL;
+	if (!v)
+		return -ENOENT;
+	if (!is_resumable(v, r))
+		return -EINVAL;
+	if (!may_start(v))
+		return -EBUSY;
+	rc = kmb_startup_resume(v, r);
 	update_pin(v);
 	kmb_elcr_guard();
 	return rc;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * vnode-beat: user space's heartbeat.  One thread a CPU, pinned, at ordinary
- * priority: it beats as long as ordinary programs get to run there.
+ * priority: it beats as long as ordinary programs get to run there.  In a new
+ * incarnation (a vnode that was resumed) it beats at once.
  *
  *	vnode-beat		beat for ever
  *	vnode-beat --once	one beat a CPU, then leave
@@ -11,6 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -26,7 +28,6 @@
 #define STACK_BYTES	16384
 #define PERIOD_US	100000	/* when the root wishes none */
 
-static int device;
 static int once;
 static struct timespec period;
 
@@ -40,18 +41,26 @@ static int pin(int cpu)
 }
 
 /* Relative time: after a stop no burst of beats makes up for it. */
-static void wait_period(void)
+static void wait_period(int device)
 {
-	struct timespec left = period;
+	struct pollfd wait = { .fd = device, .events = POLLPRI };
+	char incarnation[16];
 
-	while (nanosleep(&left, &left) && errno == EINTR)
-		;
+	if (ppoll(&wait, 1, &period, NULL) == 1 &&
+	    read(device, incarnation, sizeof(incarnation)) < 0)
+		perror("vnode-beat: " DEVICE);
 }
 
 static void *beat(void *arg)
 {
-	int cpu = (int)(long)arg;
+	int cpu = (int)(long)arg, device;
 
+	/* of its own, as the incarnation that was read is kept with the file */
+	device = open(DEVICE, O_RDWR | O_CLOEXEC);
+	if (device < 0) {
+		perror("vnode-beat: " DEVICE);
+		return NULL;
+	}
 	if (pin(cpu)) {
 		fprintf(stderr, "vnode-beat: cannot run on CPU %d: %s\n", cpu, strerror(errno));
 		return NULL;
@@ -62,7 +71,7 @@ static void *beat(void *arg)
 			return NULL;
 		}
 		if (!once)
-			wait_period();
+			wait_period(device);
 	} while (!once);
 	return arg;
 }
@@ -96,7 +105,7 @@ int main(int argc, char **argv)
 	struct vn_self self;
 	cpu_set_t cpus;
 	unsigned int us;
-	int i, n;
+	int device, i, n;
 
 	if (argc > 2 || (argc == 2 && strcmp(argv[1], "--once")))
 		return usage();

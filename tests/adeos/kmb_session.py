@@ -22,6 +22,7 @@ from adeos.pool import Pool
 
 VNODE = 7
 LIMIT = 90  # seconds; an emulated boot takes 2 to 12
+KERNEL = 0xFFFFFFFF81000000  # an address of its kernel half
 
 
 def wait(machine: KmbMachine, done: Callable[[], bool]) -> int:
@@ -175,6 +176,11 @@ def refusals(machine: KmbMachine, binding: Binding) -> list[tuple[str, str]]:
         lambda: machine.bind(VNODE + 1, _free(machine), region, slot),
         lambda: machine.start(VNODE, cr3=0x1000, entry=region.base, rsi=region.base),
         lambda: machine.start(VNODE + 1, cr3=0, entry=0, rsi=0),
+        lambda: machine.resume(VNODE, cr3=region.base, entry=KERNEL, cr4=0x20),
+        lambda: machine.resume(VNODE, cr3=binding.slot.base, entry=KERNEL, cr4=0x20),
+        lambda: machine.resume(VNODE, cr3=binding.slot.base + 0x1000, entry=region.base, cr4=0x20),
+        lambda: machine.resume(VNODE, cr3=binding.slot.base + 0x1000, entry=KERNEL, cr4=0x40020),
+        lambda: machine.resume(VNODE + 1, cr3=region.base, entry=KERNEL, cr4=0x20),
         lambda: machine.park(VNODE, 5000),
         lambda: machine.clear(0, 4096),
         lambda: machine.unbind(VNODE + 1),

@@ -148,6 +148,7 @@ def test_every_injected_fault_shows_as_what_it_is(adeos_machine, running, kind):
         abi.Inject.IRQHANG: (abi.State.RUNNING, (0, 0, 0)),
         abi.Inject.HALT: (abi.State.HALTED, (0, 0, 0)),
         abi.Inject.REBOOT: (abi.State.REBOOT, (0, 0, 0)),
+        abi.Inject.STUCK: (abi.State.RUNNING, (1, 1, 1)),
     }
     assert (bridge.vnode_side().state, moved) == expected[kind]
     number = bridge.command(abi.Cmd.PING)
@@ -165,3 +166,27 @@ def test_without_the_device_there_is_one_clear_line(tmp_path):
     missing.write_bytes(b"")
     with pytest.raises(MachineMissing, match="does not know this command"):
         KmbMachine(str(missing))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cr3": REGION.base},
+        {"cr3": SLOT.base + 0x1008},
+        {"cr3": SLOT.base},
+        {"entry": REGION.base},
+        {"cr4": 0},
+        {"cr4": 0x40020},
+    ],
+    ids=str,
+)
+def test_nothing_is_resumed_outside_of_its_own_kernel(wrong):
+    machine = FakeMachine()
+    machine.claim()
+    machine.bind(2, [2], REGION, SLOT)
+    right = {"cr3": SLOT.base + 0x1000, "entry": 0xFFFFFFFFC0001000, "cr4": 0x20}
+    with pytest.raises(PlacementError):
+        machine.resume(2, **(right | wrong))
+    machine.resume(2, **right)
+    with pytest.raises(PlacementError, match="not parked"):
+        machine.resume(2, **right)

@@ -29,7 +29,7 @@ def test_table_lists_the_root_and_the_vnodes(call, world):
         ["1", "alpha", "running"],
         ["2", "beta", "running"],
     ]
-    assert lines[3].split()[-4:] == ["3", "9", "2", "64M"]
+    assert lines[3].split()[-6:] == ["3", "cold", "-", "9", "2", "64M"]
     assert result.err == ""
 
 

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the report of a panic to the successor's first user beat: vnodes of several strategies.
+
+    vnode-debug up --wait                        # [vnode.restart] strategy = "standby" for vnode 2
+    .venv/bin/python bench/warm.py -n 10 1 2     # 1 boots, 2 is resumed: their panics alternate
+
+Works on the vnodes that run, in the box or on the machine, through the command alone.  A vnode is
+made to fail once the image that its strategy wants is there.  Prints each step's median, minimum
+and maximum in ms, a table for each vnode and way.  Host load changes them all: `load` is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+COMMAND = str(Path(sys.executable).with_name("vnode-debug"))
+UNTIL = 300.0  # s
+
+
+def verb(*words: str) -> Any:
+    """The JSON answer of a verb."""
+    done = subprocess.run([COMMAND, *words, "--json"], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def wait_for_image(vnode: str) -> None:
+    """Until the image that the next restart will take is there; without any image it boots."""
+    end = time.monotonic() + UNTIL
+    while time.monotonic() < end:
+        roles = {one["role"] for one in verb("images", vnode)}
+        if not roles or "standby" in roles or roles == {"running"}:
+            return
+        time.sleep(0.5)
+    raise SystemExit(f"vnode {vnode} has no standby after {UNTIL:g} s")
+
+
+def fail(vnode: str) -> dict[str, Any]:
+    """A panic; its incident, once the vnode runs again and the dump is written."""
+    wait_for_image(vnode)
+    return dict(verb("inject", vnode, "panic", "--wait", "--timeout", f"{UNTIL:g}")[0])
+
+
+def steps(incident: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds from each stage to the next, and their sum from the report on."""
+    stamps = {stage: at / 1e6 for stage, at in incident["stamps"].items()}
+    found = {f"{a} -> {b}": stamps[b] - stamps[a] for a, b in itertools.pairwise(stamps)}
+    found["started -> running"] = stamps["running"] - stamps["started"]
+    found["reported -> running"] = stamps["running"] - stamps.get("reported", 0.0)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-n", type=int, default=10, help="panics of each vnode")
+    parser.add_argument("vnodes", nargs="+")
+    options = parser.parse_args()
+    rows: dict[str, dict[str, list[float]]] = {}
+    for _ in range(options.n):
+        for vnode in options.vnodes:
+            incident = fail(vnode)
+            table = rows.setdefault(f"vnode {vnode}, {incident['restart']}", {})
+            for name, ms in steps(incident).items():
+                table.setdefault(name, []).append(ms)
+    print(f"load {os.getloadavg()[0]:.1f}")
+    for title, table in rows.items():
+        print(f"\n{title}\n{'step':26}median ms      min      max    n")
+        for name, values in table.items():
+            low, high, middle = min(values), max(values), statistics.median(values)
+            print(f"{name:26}{middle:9.1f}{low:9.1f}{high:9.1f}{len(values):5}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Puts a frozen vnode's pages back where they belong.
+
+Limits: the vnode's CPUs must be parked.  Pages that were free when it froze are left alone: their
+content is nobody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adeos.copying import move, same
+from kexec_restart.warm_image import PAGE, Place, WarmImage
+
+
+def put_back(
+    image: WarmImage,
+    region: memoryview,
+    slot: memoryview | None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> int | None:
+    """Write the pages that differ; how many, None when `cancelled` said so.
+
+    Without a slot that is left alone: all regions of a vnode share it.
+
+    Writing a page costs more than comparing it: under emulation its translated code is lost.
+    """
+    written = 0
+    for place in image.places():
+        if cancelled():
+            return None
+        memory = slot if place.slot else region
+        if memory is not None and not same(memory, place.offset, image.view, place.at, place.size):
+            written += _write_differing(image, memory, place)
+    return written
+
+
+def stands(image: WarmImage, region: memoryview) -> bool:
+    """Whether the region holds what the image does; the slot is put back at each use."""
+    return all(
+        same(region, place.offset, image.view, place.at, place.size)
+        for place in image.places()
+        if not place.slot
+    )
+
+
+def put_back_slot(image: WarmImage, slot: memoryview) -> None:
+    """The low slot alone."""
+    for place in image.slot_places():
+        move(slot, place.offset, image.view, place.at, place.size)
+
+
+def _write_differing(image: WarmImage, memory: memoryview, place: Place) -> int:
+    written = 0
+    for at in range(0, place.size, PAGE):
+        if not same(memory, place.offset + at, image.view, place.at + at, PAGE):
+            move(memory, place.offset + at, image.view, place.at + at, PAGE)
+            written += 1
+    return written

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Warm restarts by the real daemon on the fake machine: frozen, resumed, never from a bad image."""
+
+from __future__ import annotations
+
+import pytest
+
+from adeos import abi
+from adeos.bridge import RootBridge
+from watchdog.errors import WatchdogError
+
+STANDBY = 'strategy = "standby"\nresume_ms = 1000\n'
+WARM = 'strategy = "warm"\nresume_ms = 1000\n'
+
+
+@pytest.fixture
+def warm_rig(make_rig, rig_tools):
+    def make(restart):
+        rig = make_rig(rig_tools.vnode_text(1, "one", [1], restart)).start()
+        rig.wait(1)
+        return rig
+
+    return make
+
+
+def ready(rig, incarnation):
+    """The vnode's user space says so."""
+    rig.wait(1, incarnation=incarnation)
+    rig.machine.vnodes[1].declare_ready()
+
+
+def word(rig):
+    return RootBridge.open(rig.machine).status(1)
+
+
+def images(rig):
+    return {one["role"]: one for one in rig.client.call("images")["images"]}
+
+
+@pytest.fixture
+def standby(warm_rig):
+    """A vnode that runs in a second region, with one that stands by."""
+    rig = warm_rig(STANDBY)
+    ready(rig, 1)
+    ready(rig, 2)
+    rig.until(lambda: set(images(rig)) == {"running", "standby"}, "two images")
+    rig.until(lambda: word(rig).image_tsc and word(rig).standby_tsc, "both published")
+    rig.wait(1, incarnation=2)
+    return rig
+
+
+def crash(rig):
+    last = word(rig).incarnation
+    rig.machine.vnodes[1].crash()
+    rig.wait(1, incarnation=last + 1)
+    return rig.finished(1)[0]
+
+
+def test_the_first_kernel_stands_by_and_the_second_serves(standby):
+    status = word(standby)
+    assert status.way is abi.Way.COLD
+    assert status.image_tsc and status.standby_tsc
+    both = images(standby)
+    assert both["standby"]["region"] != both["running"]["region"] == f"{status.region_base:#x}"
+
+
+def test_a_crash_is_answered_by_the_standby_and_its_region_stands_by_next(standby):
+    before = word(standby).region_base
+    incident = crash(standby)
+    after = word(standby)
+    assert (after.way, after.incarnation) == (abi.Way.STANDBY, 3)
+    assert after.region_base != before
+    assert (incident.restart, incident.outcome) == ("standby", "restarted")
+    assert incident.image_age > 0
+    assert list(incident.stamps)[-3:] == ["restored", "started", "running"]
+    standby.until(lambda: "standby" in images(standby), "the failed region stands by")
+    assert images(standby)["standby"]["region"] == f"{before:#x}"
+    assert standby.machine.starts == [1, 1]  # both before the crash
+
+
+def test_warm_copies_the_image_back_into_its_own_region(warm_rig):
+    rig = warm_rig(WARM)
+    ready(rig, 1)
+    rig.until(lambda: "running" in images(rig), "an image")
+    region = word(rig).region_base
+    page = rig.machine.raw(region + 0x110000, 4096)
+    page[:] = b"\xff" * 4096
+    incident = crash(rig)
+    assert (incident.restart, word(rig).region_base) == ("warm", region)
+    assert word(rig).way is abi.Way.WARM
+    assert bytes(page) == bytes(4096)  # as it was when the fake kernel froze
+
+
+def test_cold_is_the_default_and_keeps_nothing(warm_rig):
+    rig = warm_rig("")
+    ready(rig, 1)
+    incident = crash(rig)
+    assert (incident.restart, incident.image_age) == ("spare", None)
+    assert not images(rig)
+
+
+def test_a_standby_that_does_not_come_back_is_booted(standby):
+    standby.machine.resumes = False
+    standby.machine.vnodes[1].crash()
+    standby.wait(1, incarnation=4)
+    assert word(standby).way is abi.Way.COLD
+    assert not images(standby)
+    outcomes = {one.reason: one.outcome for one in standby.finished(2)}
+    assert outcomes == {"panic": "failed again", "boot": "restarted"}
+
+
+def test_failures_soon_after_each_resume_end_in_a_boot(warm_rig):
+    rig = warm_rig(WARM + "quick = 2\n")
+    ready(rig, 1)
+    rig.until(lambda: "running" in images(rig), "an image")
+    ways = []
+    for _ in range(3):
+        crash(rig)
+        ways.append(word(rig).way)
+    assert ways == [abi.Way.WARM, abi.Way.WARM, abi.Way.COLD]
+    assert not images(rig)
+
+
+@pytest.mark.parametrize("offset", [9, 0x100, 0x3000])
+def test_a_damaged_image_is_not_used(warm_rig, offset):
+    """Header, map and pages; the pages are checked before a use when idle time did not do it."""
+    rig = warm_rig(WARM)
+    ready(rig, 1)
+    rig.until(lambda: "running" in images(rig), "an image")
+    crash(rig)
+    rig.until(lambda: images(rig)["running"]["checked"], "the image is checked again")
+    rig.machine.raw(int(images(rig)["running"]["image"], 16) + offset, 1)[0] ^= 1
+    rig.client.call("restart", vnode=1)
+    rig.wait(1, incarnation=3)
+    first = word(rig).way
+    assert first is (abi.Way.WARM if offset == 0x3000 else abi.Way.COLD)
+    rig.until(lambda: not images(rig), "the damaged image is given up")
+
+
+def test_a_refusal_names_the_task_and_the_vnode_goes_on(warm_rig):
+    rig = warm_rig("")
+    vnode = rig.machine.vnodes[1]
+    with pytest.raises(WatchdogError, match="vnode-ready"):
+        rig.client.call("freeze", vnode=1)
+    vnode.declare_ready()
+    rig.client.call("inject", vnode=1, kind="stuck")
+    with pytest.raises(WatchdogError, match=r'"one" goes on: task "vnode_inject/0" \(pid 99\)'):
+        rig.client.call("freeze", vnode=1)
+    assert rig.wait(1)["incarnation"] == 1
+    assert not rig.incidents()
+
+
+def test_a_freeze_on_demand_goes_on_as_the_same_incarnation(warm_rig):
+    rig = warm_rig("")
+    rig.machine.vnodes[1].declare_ready()
+    reply = rig.client.call("freeze", vnode=1)
+    assert [one["role"] for one in reply["images"]] == ["running"]
+    assert rig.wait(1)["incarnation"] == 1
+    rig.client.call("restart", vnode=1, strategy="warm")
+    rig.wait(1, incarnation=2)
+    assert word(rig).way is abi.Way.WARM
+
+
+def test_a_strategy_that_cannot_be_had_is_refused(warm_rig):
+    rig = warm_rig("")
+    for strategy in ("warm", "standby"):
+        with pytest.raises(WatchdogError, match="freeze"):
+            rig.client.call("restart", vnode=1, strategy=strategy)
+    with pytest.raises(WatchdogError, match="known: cold, warm, standby"):
+        rig.client.call("restart", vnode=1, strategy="tepid")
+
+
+def test_a_restart_by_an_operator_can_take_the_standby_and_can_be_cold(standby):
+    standby.client.call("restart", vnode=1)
+    standby.wait(1, incarnation=3)
+    assert word(standby).way is abi.Way.STANDBY
+    standby.until(lambda: "standby" in images(standby), "the region that was left stands by")
+    standby.client.call("restart", vnode=1, strategy="cold")
+    standby.wait(1, incarnation=4)
+    assert word(standby).way is abi.Way.COLD
+
+
+def test_a_stop_gives_all_memory_back(standby):
+    def free():
+        return standby.machine.info().range
+
+    standby.client.call("stop", vnode=1)
+    standby.wait(1, "stopped")
+    assert not images(standby)
+    status = word(standby)
+    assert (status.image_tsc, status.standby_tsc) == (0, 0)
+    standby.client.call("start", vnode=1)
+    ready(standby, 3)
+    ready(standby, 4)
+    standby.until(lambda: set(images(standby)) == {"running", "standby"}, "two images again")
+
+
+def test_the_plan_says_what_the_standby_will_do(standby):
+    steps = standby.client.call("restart", vnode=1, dry_run=True)["steps"]
+    assert [step["step"] for step in steps] == [
+        "fenced",
+        "captured",
+        "restored",
+        "started",
+        "running",
+    ]
+    assert images(standby)["standby"]["region"] in steps[2]["does"]
