@@ -268,7 +268,13 @@ class Executor:
     async def start(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """INIT-SIPI-SIPI; the watch begins."""
         assert isinstance(action, actions.Start)
-        tsc = await asyncio.to_thread(self.composer.start, unit)
+        try:
+            tsc = await asyncio.to_thread(self.composer.start, unit)
+        except AdeosError as error:
+            if unit.warm.resume is None:
+                raise
+            log.write("error", "not-resumed", vnode=unit.id, what=error)
+            tsc = await self._boot_instead(unit, action.incarnation)
         unit.stamps["started"] = tsc
         bridge = unit.bridge
         assert bridge is not None
@@ -279,6 +285,13 @@ class Executor:
         self.host.spawn(vitals.follow(self.machine, unit, unit.watched))
         self.warm.started(unit, unit.watched)
         return events.Started(action.incarnation)
+
+    async def _boot_instead(self, unit: Unit, incarnation: int) -> int:
+        """The CPU did not take its resume: park it anew and boot."""
+        await asyncio.to_thread(self.machine.park, unit.id, PARK_TIMEOUT_MS)
+        self.warm.give_up(unit)
+        await asyncio.to_thread(self.composer.compose, unit, incarnation)
+        return await asyncio.to_thread(self.composer.start, unit)
 
     async def wait(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """The back-off."""

@@ -214,6 +214,13 @@ class Warm:
 
     # Give up
 
+    def give_up(self, unit: Unit) -> None:
+        """The image that was put in place is of no use: the vnode boots."""
+        self.drop(unit)
+        unit.warm.way, unit.warm.image_age = abi.Way.COLD, None
+        unit.strategy = "kmb"
+        unit.stamps.pop("restored", None)
+
     def drop(self, unit: Unit) -> None:
         """Forget all of a vnode: it is stopped, or its images are not trusted any more."""
         for kept in self.store.of(unit.id):

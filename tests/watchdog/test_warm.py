@@ -7,6 +7,7 @@ import pytest
 
 from adeos import abi
 from adeos.bridge import RootBridge
+from adeos.errors import FenceError
 from watchdog.errors import WatchdogError
 
 STANDBY = 'strategy = "standby"\nresume_ms = 1000\n'
@@ -107,6 +108,17 @@ def test_a_standby_that_does_not_come_back_is_booted(standby):
     assert not images(standby)
     outcomes = {one.reason: one.outcome for one in standby.finished(2)}
     assert outcomes == {"panic": "failed again", "boot": "restarted"}
+
+
+def test_a_cpu_that_does_not_take_its_resume_is_parked_and_booted(standby):
+    def refuse(vnode, **registers):
+        raise FenceError(f"vnode {vnode}: its boot CPU does not start")
+
+    standby.machine.resume = refuse
+    incident = crash(standby)
+    assert (incident.restart, incident.image_age) == ("kmb", None)
+    assert word(standby).way is abi.Way.COLD
+    assert not images(standby)
 
 
 def test_failures_soon_after_each_resume_end_in_a_boot(warm_rig):
