@@ -61,7 +61,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("stage", "cli.stage", "Stage an image for a vnode's next start."),
             Entry("slots", "cli.slots", "Show the images that vnodes start from."),
             Entry("bless", "cli.bless", "Call a vnode's slot good, or bad."),
-            Entry("freeze", "cli.freeze", "Keep a vnode's image, to restart it without booting."),
+            Entry("freeze", "cli.freeze", "Freeze a vnode, keep its image, and let it go on."),
             Entry("images", "cli.images", "List the images that vnodes are resumed from."),
         ),
     ),

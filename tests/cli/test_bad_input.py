@@ -102,7 +102,7 @@ WRONG = [
     (("stop", "1", "--timeout", "1e9"), 2, "86400"),
     (("restart",), 2, "VNODE..."),
     (("restart", "1", "--force", "--foo"), 2, "--foo"),
-    (("restart", "1", "--strategy", "kmb"), 2, "--strategy is for --dry-run"),
+    (("restart", "1", "--strategy", "kmb"), 2, "--strategy kmb is for --dry-run"),
     (("stage",), 2, "VNODE"),
     (("stage", "nine"), 4, "there is no vnode nine"),
     (("stage", "1", "--slot", "c"), 2, "'a', 'b'"),

@@ -68,6 +68,7 @@ def test_every_verb_with_a_result_has_json(words, command):
         ("completion",),
         ("daemon",),
         ("drgn",),
+        ("tui",),
     }
     if isinstance(command, click.Group) or words in terminal_verbs:
         return
