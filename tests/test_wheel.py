@@ -52,7 +52,7 @@ def test_the_wheel_owns_one_module_and_one_package(wheel: Path) -> None:
 
 def test_the_wheel_holds_every_package_and_what_the_modules_are_built_from(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "tui"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
     assert {f"vnode_debug_bundle/{package}/__init__.py" for package in packages} <= names
     units = [path.name for path in (ROOT / "watchdog/systemd").iterdir()]
     assert units and {f"vnode_debug_bundle/watchdog/systemd/{unit}" for unit in units} <= names

@@ -64,7 +64,10 @@ class Recorder:
         """Records a look, unless it follows the last point too soon."""
         if look.problem:
             return False
-        if self.points and 0 <= look.wall - self.points[-1].wall < STEP_S:
+        since_last = look.wall - self.points[-1].wall if self.points else STEP_S
+        if since_last < 0:
+            self.points.clear()  # the clock was set back: one axis has one direction
+        elif since_last < STEP_S:
             return False
         marks = {vnode.row.id: _mark(vnode) for vnode in look.vnodes}
         self.points.append(Point(look.wall, look.daemon, marks))

@@ -70,7 +70,7 @@ def test_any_rate_is_one_block(value):
 def test_a_scribbled_bridge_costs_its_own_row(bench, seed):
     async def work():
         async with bench.open((120, 24)) as pilot:
-            bench.world.machine.vnodes[1].scribble(seed)
+            bench.world.machine.vnodes.pop(1).scribble(seed)
             await asyncio.sleep(0.3)
             bench.beat(2)
             text = await shows(pilot, "beta", "10/10/10", "● running")

@@ -17,7 +17,7 @@ from textual.binding import BindingType
 from tui import keys
 from tui.look import LAYERS, STATES, Look, Piece, Role
 from tui.off_loop import off_loop, start
-from tui.recorder import Point, divergence, events
+from tui.recorder import Mark, Point, divergence, events
 from tui.screens.board import Board
 from tui.text import since
 from tui.widgets.lanes import Cell, Lanes, cell
@@ -112,7 +112,11 @@ class Timeline(Board):
             if vnode in point.marks and (rate := point.marks[vnode].rates[0]) is not None
         ]
         top = max(rates, default=0.0)
-        cells = [cell(span, vnode, top) for span in spans]
+        cells: list[Cell] = []
+        before: Mark | None = None
+        for span in spans:
+            cells.append(cell(span, before, vnode, top))
+            before = next((p.marks[vnode] for p in reversed(span) if vnode in p.marks), before)
         for wall, record in self._logs.get(vnode, ()):
             column = int((wall - begin) / step)
             if record.level <= SEVERE and 0 <= column < len(cells) and cells[column].char in BEATS:

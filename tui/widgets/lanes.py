@@ -87,8 +87,9 @@ class Lanes(Widget, can_focus=True):
         return Strip.join(strips).adjust_cell_length(width)
 
 
-def cell(span: Sequence[Point], vnode: int, top: float) -> Cell:
-    """A vnode in a span of time: its worst state, its fewest beats, a mark when something changed.
+def cell(span: Sequence[Point], before: Mark | None, vnode: int, top: float) -> Cell:
+    """A vnode in a span of time: its worst state, its fewest beats, a mark when something changed
+    since it was `before`.
 
     `!` an incident, `g` a debugger, `+` a new incarnation.
     """
@@ -97,7 +98,7 @@ def cell(span: Sequence[Point], vnode: int, top: float) -> Cell:
         return Cell(" ", Role.DIM)
     roles = [STATES.get(mark.state, ("", Role.PLAIN))[1] for mark in marks]
     role = min(roles, key=WORST.index)
-    first, last = marks[0], marks[-1]
+    first, last = before or marks[0], marks[-1]
     if last.incident != first.incident:
         return Cell("!", Role.BAD)
     if any(mark.holder for mark in marks):
