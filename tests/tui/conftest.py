@@ -146,7 +146,7 @@ class Bench:
             return self.child_code
 
         client = options.pop("client", None) or self.client()
-        app = Dashboard(client, command=["vnode-debug"], run=run, period=0.02, **options)
+        app = Dashboard(client, command=["vnode-debug"], run=run, period=0.25, **options)
         async with app.run_test(size=size, notifications=True) as pilot:
             await until(lambda: app.look.wall > 0, "a first look")
             await until(lambda: app.board is not None, "a board")
