@@ -238,7 +238,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     rng = random.Random(1)
     created: set[int] = set()
     updated: set[int] = set()
-    for round_number in range(20):
+    for round_number in range(400):  # a busy machine needs more rounds
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -258,4 +258,6 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
             found = {one.id: one for one in store.list()}
         assert created <= found.keys()
         assert all(found[number].outcome == "updated" for number in updated)
-    assert len(created) > 20
+        if round_number >= 19 and len(created) > 20:
+            return
+    pytest.fail(f"only {len(created)} incidents were made")
