@@ -166,7 +166,10 @@ class Mixer:
                     for byte in os.read(self._line, 4096):
                         self._route(byte, sources)
                 elif isinstance(source, socket.socket):
-                    os.write(self._line, source.recv(4096))
+                    data = source.recv(4096)
+                    if not data:
+                        return  # the guest has ended: else this spins to the end of the test run
+                    os.write(self._line, data)
 
     def _route(self, byte: int, sources: list[int | socket.socket]) -> None:
         """A byte from the debugger's side: `$...#xx`, acknowledgements and ^C are the stub's."""
