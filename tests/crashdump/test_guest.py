@@ -40,7 +40,7 @@ class Dumped(NamedTuple):
 
     @property
     def crashed_cpu(self) -> int:
-        found = re.search(r"CPU: (\d+) PID: \d+ Comm: init ", self.guest.console)
+        found = re.search(r"CPU: (\d+) PID: \d+ Comm: ", self.guest.console)
         assert found
         return int(found.group(1))
 
