@@ -23,6 +23,8 @@ from watchdog import log, portal
 from watchdog.states import LIVE
 from watchdog.unit import Unit
 
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
 _ERRNO = {
     HeldError: errno.EBUSY,
     OwnerError: errno.EACCES,
@@ -45,15 +47,18 @@ class _Answer(NamedTuple):
 
 
 class Broker:
-    """The requests of all holders.  `open_machine` opens /dev/kmb writable."""
+    """The requests of all holders.
 
-    def __init__(self, machine: Machine, open_machine: Callable[[], Machine]) -> None:
+    `open_machine` opens /dev/kmb writable; `spawn` runs a coroutine beside the watch.
+    """
+
+    def __init__(self, machine: Machine, open_machine: Callable[[], Machine], spawn: Spawn) -> None:
         self._machine = machine
         self._open = open_machine
+        self._spawn = spawn
         self._holds: dict[tuple[int, int], _Hold] = {}
         self._busy: set[int] = set()
         self._lock = threading.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def look(self, unit: Unit) -> None:
         """Take a holder's request up, if there is one.  Never blocks."""
@@ -80,11 +85,6 @@ class Broker:
     def close(self) -> None:
         """End all control."""
         self._end(list(self._holds))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, unit: Unit, bridge: Bridge, seq: int) -> None:
         try:

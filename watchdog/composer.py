@@ -118,14 +118,14 @@ class Composer:
         self._ready = {one: what for one, what in self._ready.items() if not one.overlaps(region)}
         self._plans = {one: what for one, what in self._plans.items() if one.region in self._ready}
 
-    def compose(self, unit: Unit, incarnation: int, image_slot: str = "a") -> None:
-        """Write the slot's image, its tables and an empty bridge into the region.
+    def compose(self, unit: Unit, incarnation: int) -> None:
+        """Write the image of the slot to start, its tables and an empty bridge into the region.
 
         ImageError when the image is not the one that was staged.
         """
         if slotting.on_trial(unit.vnode.slots):
             self.save(unit.id, unit.vnode.slots)
-        spec = spec_in(unit, image_slot)
+        spec = spec_in(unit, unit.vnode.slots.current)
         image = self.stage.take(spec)
         placement = placement_of(unit, incarnation)
         start = _Start(spec, placement.region, placement.slot, unit.apicids)
@@ -151,7 +151,6 @@ def placement_of(unit: Unit, incarnation: int) -> Placement:
     """Where a bound vnode is and what its bridge shall say of it."""
     config, binding, region, slot = unit.config, unit.binding, unit.region, unit.slot
     assert binding is not None and region is not None and slot is not None
-    layers = (config.watch.irq, config.watch.sched, config.watch.user)
     inject = abi.VN_F_INJECT if config.inject else 0
     freeze = abi.VN_F_FREEZE if config.restart.strategy != "cold" else 0
     return Placement(
@@ -163,7 +162,7 @@ def placement_of(unit: Unit, incarnation: int) -> Placement:
         incarnation=incarnation,
         vector=binding.vector,
         dest_apicid=binding.dest_apicid,
-        period_us=tuple(layer.period_ms * 1000 for layer in layers),
+        period_us=tuple(layer.period_ms * 1000 for layer in config.watch.layers),
         flags=inject | freeze,
     )
 

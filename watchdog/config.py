@@ -70,6 +70,11 @@ class VnodeWatch(Base, frozen=True):
     """False for a kernel without vnode_agent: it is judged by its jiffies alone."""
     jiffies: Layer = Layer(period_ms=500, limit_ms=5000)
 
+    @property
+    def layers(self) -> tuple[Layer, Layer, Layer]:
+        """In the order of abi.Layer."""
+        return self.irq, self.sched, self.user
+
 
 class Restart(Base, frozen=True):
     """[vnode.restart].

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from adeos.errors import AdeosError, FenceError, ImageError
 from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from crashdump.incident import Witness
-from watchdog import actions, background, events, log, registers, vitals
+from watchdog import actions, background, events, freezer, log, registers, vitals
 from watchdog.composer import Composer
 from watchdog.detector import LAYERS, STRIDE
 from watchdog.dumps import Dumps
 from watchdog.errors import WatchdogError
+from watchdog.freezer import PARK_MS
 from watchdog.image_store import ImageStore
 from watchdog.ledger import Ledger
 from watchdog.placement import Placement
@@ -32,30 +33,17 @@ from watchdog.unit import Unit, Watched
 from watchdog.warm import Warm
 from watchdog.watch import record_complete
 
-PARK_TIMEOUT_MS = 1000
-"""The most that kmb.ko allows; a park returns as soon as it is confirmed."""
 PARK_ATTEMPTS = 3
 
 
-class Host(Protocol):
+class Host(freezer.Host, Protocol):
     """What the executor needs of the daemon."""
-
-    units: dict[int, Unit]
-
-    def post(self, unit: Unit, event: events.Event) -> None:
-        """Feed an event to the supervisor."""
 
     def witnesses(self, unit: Unit) -> tuple[Witness, ...]:
         """Beats of the other live vnodes now."""
 
     def later(self, until: int, unit: Unit) -> None:
         """Post DelayElapsed(until) then."""
-
-    def publish(self, unit: Unit) -> None:
-        """Write the vnode's entry in the root bridge."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something beside the watch."""
 
 
 class Executor:
@@ -109,7 +97,7 @@ class Executor:
         fault = self._refined(unit)
         for attempt in range(PARK_ATTEMPTS):
             try:
-                tsc = await asyncio.to_thread(self.machine.park, unit.id, PARK_TIMEOUT_MS)
+                tsc = await asyncio.to_thread(self.machine.park, unit.id, PARK_MS)
                 break
             except FenceError as error:
                 if attempt == PARK_ATTEMPTS - 1:
@@ -258,7 +246,7 @@ class Executor:
             return events.Loaded(action.incarnation)
         self.placement.place(unit)
         try:
-            await asyncio.to_thread(self.composer.compose, unit, action.incarnation, action.slot)
+            await asyncio.to_thread(self.composer.compose, unit, action.incarnation)
         except ImageError as error:
             log.write("error", "image", vnode=unit.id, slot=action.slot, what=error)
             return events.ImageRefused(action.incarnation, str(error))
@@ -288,7 +276,7 @@ class Executor:
 
     async def _boot_instead(self, unit: Unit, incarnation: int) -> int:
         """The CPU did not take its resume: park it anew and boot."""
-        await asyncio.to_thread(self.machine.park, unit.id, PARK_TIMEOUT_MS)
+        await asyncio.to_thread(self.machine.park, unit.id, PARK_MS)
         self.warm.give_up(unit)
         await asyncio.to_thread(self.composer.compose, unit, incarnation)
         return await asyncio.to_thread(self.composer.start, unit)

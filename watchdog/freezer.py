@@ -23,6 +23,7 @@ from watchdog.states import Fault, State
 from watchdog.unit import Unit, Watched
 
 PARK_MS = 1000
+"""The most that kmb.ko allows; a park returns as soon as it is confirmed."""
 READY_POLL_S = 0.02
 READY_SOON = 1000
 """Looks, after which there is no hurry."""
@@ -33,9 +34,14 @@ class Host(Protocol):
 
     units: dict[int, Unit]
 
-    def post(self, unit: Unit, event: events.Event) -> None: ...
-    def publish(self, unit: Unit) -> None: ...
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+    def post(self, unit: Unit, event: events.Event) -> None:
+        """Feed an event to the supervisor."""
+
+    def publish(self, unit: Unit) -> None:
+        """Write the vnode's entry in the root bridge."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something beside the watch."""
 
 
 class Freezer:
@@ -148,10 +154,7 @@ class Freezer:
         """Resume it where it is, as the incarnation it was."""
         loader.rejoin(self.machine, placement_of(unit, unit.vnode.incarnation))
         unit.warm.resume = resume
-        cr3, entry, cr4 = resume.cr3, resume.entry, resume.cr4
-        tsc = await asyncio.to_thread(
-            lambda: self.machine.resume(unit.id, cr3=cr3, entry=entry, cr4=cr4)
-        )
+        tsc = await asyncio.to_thread(self.store.composer.start, unit)
         await freezing.until_it_runs(unit, unit.config.restart.resume_ms)
         self._restart_watch(unit, tsc)
 

@@ -16,10 +16,13 @@ from watchdog.unit import Unit
 _REPORTED = frozenset({"panic", "oops", "mce", "halt", "reboot", "kexec", "corrupt"})
 
 
-def leased(machine: Machine, unit: Unit, event: Event | None, now: int) -> Event | None:
+def leased(
+    machine: Machine, unit: Unit, event: Event | None, now: int, holder: int = 0
+) -> Event | None:
     """What remains of an event where a debugger may have stopped the vnode.
 
-    `now`: TSC.  Every layer counts as beating until the lease ends.
+    `now`: TSC; `holder`: the vnode whose debugger it is, 0 = a process of the root.  Every layer
+    counts as beating until the lease ends.
     """
     held = unit.vnode.state is State.HELD
     silence = isinstance(event, Silent | Suspected) or (
@@ -36,5 +39,5 @@ def leased(machine: Machine, unit: Unit, event: Event | None, now: int) -> Event
     if binding is None or binding.held_until <= now:
         return Recovered(watched.incarnation) if held else event
     watched.detector.arm(watched.counts(), now)
-    by = unit.held_by or f"debugger {binding.holder}"
+    by = f"vnode {holder}" if holder else f"debugger {binding.holder}"
     return None if held else Held(watched.incarnation, by)

@@ -153,7 +153,9 @@ def _apply(service: Service, vnode: VnodeConfig, image: Spec | None) -> None:
         unit = service.units[vnode.id] = Unit(vnode, Vnode(policy=vnode.restart))
         service.hire(unit)
     if vnode.grants != unit.config.grants:
-        unit.grants = {one.vnode for one in vnode.grants}
+        before = unit.controls
+        unit.grant_as(vnode)
+        service.broker.drop(unit, before - unit.controls)
     unit.vnode = replace(unit.vnode, policy=vnode.restart)
     if unit.binding is None:
         unit.config = vnode

@@ -52,7 +52,7 @@ class Service:
         open_writable: Callable[[], Machine],
     ) -> None:
         self.config = config
-        self.broker = Broker(machine, open_writable)
+        self.broker = Broker(machine, open_writable, self.spawn)
         self.config_path = paths.config_file()
         self.hooks = Hooks(config.hooks)
         self.machine = machine
@@ -195,7 +195,6 @@ class Service:
                 watched.detector.forgive(absent)
             if watched.due <= now:
                 self._look(unit, now, 0)
-                self.broker.look(unit)
             if watched.due < due:
                 due = watched.due
         due = now + self.period if self._calm() else max(due, now + self.period)
@@ -213,7 +212,6 @@ class Service:
             if unit is not None:
                 self._look(unit, self.machine.tsc(), event.tsc)
                 self._late_report(unit, event.tsc)
-                self.broker.look(unit)
 
     def _on_ring(self) -> None:
         """The doorbell between ticks: no vnode can keep the loop busy with it."""
@@ -248,13 +246,12 @@ class Service:
         watched = unit.watched
         event = look(unit, now, rung, self.pace.doubt)
         if event is not None or unit.vnode.state is State.HELD:
-            holder = self.broker.holder_of(unit.id)
-            unit.held_by = f"vnode {holder}" if holder else ""
-            event = leased(self.machine, unit, event, now)
+            event = leased(self.machine, unit, event, now, self.broker.holder_of(unit.id))
             if event is not None:
                 self.post(unit, event)
         if watched is not None:
             watched.due = due_again(unit, now, event, self.rest)
+        self.broker.look(unit)
 
     def _tick_again(self) -> None:
         """A tick that calls itself; a timer is cheaper than a task that sleeps."""

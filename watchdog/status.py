@@ -42,7 +42,6 @@ def publish(bridge: RootBridge, unit: Unit) -> None:
 def describe(unit: Unit) -> abi.Status:
     """What the daemon says of a vnode."""
     vnode, config, binding = unit.vnode, unit.config, unit.binding
-    layers = (config.watch.irq, config.watch.sched, config.watch.user)
     return abi.Status(
         seq=0,
         id=config.id,
@@ -61,7 +60,7 @@ def describe(unit: Unit) -> abi.Status:
         reason=_fit(vnode.reason),
         cpu=binding.cpus if binding else config.cpus,
         apicid=unit.apicids,
-        limit_us=tuple(layer.limit_ms * 1000 for layer in layers),
+        limit_us=tuple(layer.limit_ms * 1000 for layer in config.watch.layers),
         grants=sum(1 << other for other in unit.grants),
         controls=sum(1 << other for other in unit.controls),
         way=unit.warm.way,

@@ -32,14 +32,13 @@ class Watched:
     def __init__(
         self, bridge: Bridge, config: VnodeConfig, incarnation: int, tsc_khz: int, now: int
     ) -> None:
-        layers = (config.watch.irq, config.watch.sched, config.watch.user)
         self.bridge = bridge
         self.incarnation = incarnation
         watch = config.watch
         accrual = None
         if watch.judge == "phi":
             accrual = Accrual(watch.phi, watch.pause_ms * tsc_khz)
-        limits = [layer.limit_ms * tsc_khz for layer in layers]
+        limits = [layer.limit_ms * tsc_khz for layer in watch.layers]
         self.detector = Detector(len(config.cpus), limits, accrual)
         self.due = 0
         """TSC of the next look, unless a portal rings."""
@@ -102,12 +101,14 @@ class Unit:
     """Ids of the vnodes that this one may look at."""
     controls: set[int] = field(default_factory=set)
     """Those of them that it may also control."""
-    held_by: str = ""
-    """Whose debugger holds it, when that is not a process of the root."""
 
     def __post_init__(self) -> None:
-        self.grants = {one.vnode for one in self.config.grants}
-        self.controls = {one.vnode for one in self.config.grants if one.control}
+        self.grant_as(self.config)
+
+    def grant_as(self, config: VnodeConfig) -> None:
+        """It may look at and control what a config says, and no more."""
+        self.grants = {one.vnode for one in config.grants}
+        self.controls = {one.vnode for one in config.grants if one.control}
 
     @property
     def id(self) -> int:

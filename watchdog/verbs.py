@@ -12,13 +12,14 @@ import base64
 import binascii
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from adeos import abi
 from adeos.errors import AdeosError
 from kexec_restart import strategies
 from kexec_restart.strategies import Target
 from watchdog import events, grants, portal, reloading, slot_verbs
+from watchdog.config import Strategy
 from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError
 from watchdog.requests import UsageError, flag, number
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 COMMAND_WAIT_S = 1.0
 WAIT_MAX_S = 3600.0
-STRATEGIES = ("cold", "warm", "standby")
+STRATEGIES = get_args(Strategy)
 
 
 def table(service: Service) -> dict[str, Verb]:
@@ -93,7 +94,7 @@ async def restart(service: Service, request: Reply, send: Send) -> Reply:
     unit = _unit(service, request)
     if flag(request, "dry_run"):
         return {"ok": True, **_plan(service, unit, request.get("strategy"))}
-    strategy = _strategy(service, unit, request)
+    strategy = _strategy(service, unit, request.get("strategy") or "")
     wish = events.RestartRequested(force=flag(request, "force"))
     _refuse(unit, wish)
     service.executor.placement.check_cpus(unit, list(service.units.values()))
@@ -106,44 +107,41 @@ def _plan(service: Service, unit: Unit, name: object) -> Reply:
     """What becomes of a vnode that crashes: by its policy, or as if by the strategy `name`."""
     if unit.region is None:
         raise RefusedError(f"{unit.label} has no memory; start it first")
-    policy = unit.config.restart.on_crash
-    spare = service.executor.placement.peek(unit)
-    strategy: strategies.Strategy | None = strategies.after_crash(policy, unit.region, spare)
-    warm = service.executor.warm
-    if name in STRATEGIES and name != "cold":
-        _strategy(service, unit, {"strategy": name})
-        strategy = warm.prospect(unit, str(name))
+    policy, own = unit.config.restart.on_crash, unit.region
+    capture = policy.startswith("coredump")
+    spare, warm = service.executor.placement.peek(unit), service.executor.warm
+    strategy: strategies.Strategy | None
+    if name is None:
+        resumed = warm.prospect(unit) if policy.endswith("restart") else None
+        strategy = resumed or strategies.after_crash(policy, own, spare)
     elif name == "cold":
-        capture = policy.startswith("coredump")
-        strategy = strategies.choose(unit.region, spare, capture=capture)
-    elif name is not None:
-        strategy = strategies.named(str(name), unit.region, spare)
-    elif policy.endswith("restart"):
-        strategy = warm.prospect(unit) or strategy
+        strategy = strategies.choose(own, spare, capture=capture)
+    elif name in STRATEGIES:
+        strategy = warm.prospect(unit, _strategy(service, unit, name))
+    else:
+        strategy = strategies.named(str(name), own, spare)
     if strategy is None:
         known = ", ".join((*STRATEGIES, *strategies.NAMES))
         raise UsageError(f"no strategy {name!r}; known: {known}")
-    capture = policy.startswith("coredump")
-    target = Target(unit.id, unit.config.name, unit.config.cpus, unit.region, capture)
+    target = Target(unit.id, unit.config.name, unit.config.cpus, own, capture)
     steps = [{"step": step.name, "does": step.text} for step in strategy.steps(target)]
     return {"strategy": strategy.name, "steps": steps}
 
 
-def _strategy(service: Service, unit: Unit, request: Reply) -> str:
+def _strategy(service: Service, unit: Unit, wanted: object) -> str:
     """The strategy asked for, "" for the config's; RefusedError when it cannot be had."""
-    wanted = request.get("strategy") or ""
     if wanted not in ("", *STRATEGIES):
         raise UsageError(f"no strategy {wanted!r}; known: {', '.join(STRATEGIES)}")
     if wanted in ("", "cold"):
         return str(wanted)
-    way = service.executor.warm.prospect(unit, wanted)
+    way = service.executor.warm.prospect(unit, str(wanted))
     if way is None or way.name != wanted:
         lacks = "has no standby" if wanted == "standby" else "has no image"
         raise RefusedError(
             f'{unit.label} {lacks}; "vnode-debug freeze {unit.id}" makes an image,'
             ' strategy = "standby" in its config a standby'
         )
-    return wanted
+    return str(wanted)
 
 
 async def freeze(service: Service, request: Reply, send: Send) -> Reply:

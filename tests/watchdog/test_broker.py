@@ -158,3 +158,15 @@ def test_garbage_is_answered_and_harms_nothing(rig: Rig, holder: Holder) -> None
             0, errno.EPERM, errno.EINVAL, errno.EACCES, errno.EBUSY, errno.EIO,
         )  # fmt: skip
     assert rig.client.call("ping")["ok"]
+
+
+def test_a_reload_that_grants_a_look_alone_takes_control_away(rig: Rig) -> None:
+    text = rig.config.read_text()
+    granted = text.replace("autostart", "grants = [{ vnode = 2, control = true }]\nautostart", 1)
+    rig.config.write_text(granted)
+    rig.client.call("reload")
+    holder = Holder(rig)
+    assert holder.control() == 0
+    rig.config.write_text(granted.replace(", control = true", ""))
+    rig.client.call("reload")
+    rig.until(lambda: not rig.machine.query(2).held_until, "control ends")

@@ -23,11 +23,11 @@ class Armed:
         self.times.append(now)
 
 
-def unit(state: State, by: str = "") -> Any:
+def unit(state: State) -> Any:
     watched = SimpleNamespace(
         incarnation=4, detector=Armed(), counts=lambda: (1, 2, 3, 0), lease_period=10, ask_lease=0
     )
-    return SimpleNamespace(id=2, vnode=SimpleNamespace(state=state), watched=watched, held_by=by)
+    return SimpleNamespace(id=2, vnode=SimpleNamespace(state=state), watched=watched)
 
 
 def machine(until: int) -> Any:
