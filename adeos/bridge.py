@@ -119,15 +119,18 @@ class Bridge:
 
     def beat_counts(self, ncpus: int) -> Callable[[], tuple[int, ...]]:
         """A reader for the watch tick: all beat counts, entry 4 * cpu + layer, in one unpacking."""
-        rest = abi.BEAT.size - 4 * 8
-        layout = struct.Struct("<" + f"4Q{rest}x" * _cpus(ncpus))
-        return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
+        return self._beat_words(ncpus, "count")
 
     def beat_stamps(self, ncpus: int) -> Callable[[], tuple[int, ...]]:
         """The same for the TSC of each last beat, as the vnode says."""
-        before, after = 4 * 8, abi.BEAT.size - 2 * 4 * 8
-        layout = struct.Struct("<" + f"{before}x4Q{after}x" * _cpus(ncpus))
-        return partial(layout.unpack_from, self.view, abi.VN_BR_BEATS)
+        return self._beat_words(ncpus, "tsc")
+
+    def _beat_words(self, ncpus: int, member: str) -> Callable[[], tuple[int, ...]]:
+        before, size = abi.BEAT.members[member].offset, abi.BEAT.members[member].size
+        one = f"{before}x{size // 8}Q{abi.BEAT.size - before - size}x"
+        return partial(
+            struct.Struct("<" + one * _cpus(ncpus)).unpack_from, self.view, abi.VN_BR_BEATS
+        )
 
     def warm(self) -> abi.Warm:
         """How far it is with being frozen, and how to resume it; judged by whoever uses it."""

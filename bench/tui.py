@@ -21,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +135,20 @@ def _first_once() -> float:
         os.close(ours)
 
 
-async def _refresh() -> list[float]:
-    app = dashboard(3, Crowd)
-    costs = []
+@asynccontextmanager
+async def overview(app: Dashboard) -> AsyncIterator[Overview]:
+    """The first screen, at rest."""
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause(1.5)
         board = app.screen
         assert isinstance(board, Overview)
+        yield board
+
+
+async def _refresh() -> list[float]:
+    app = dashboard(3, Crowd)
+    costs = []
+    async with overview(app) as board:
         for _ in range(ROUNDS):
             look = app.client.look()
             began = time.thread_time()
@@ -165,10 +172,7 @@ def refresh() -> Iterator[str]:
 async def _key() -> list[float]:
     app = dashboard(3, Crowd)
     costs = []
-    async with app.run_test(size=SIZE) as pilot:
-        await pilot.pause(1.5)
-        board = app.screen
-        assert isinstance(board, Overview)
+    async with overview(app) as board:
         for _ in range(ROUNDS):
             before, began = board.grid.cursor_key, time.monotonic()
             app.simulate_key("down")

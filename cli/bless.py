@@ -26,7 +26,7 @@ def command(session: Session, vnode: str, slot: str | None, bad: bool) -> None:
     status = observe.find(session.machine(), vnode)
     reply = session.client().call("bless", vnode=status.id, slot=slot, bad=bad)
     if session.json:
-        output.write_json({key: value for key, value in reply.items() if key != "ok"})
+        output.write_reply(reply)
     elif not session.quiet:
         one = next(found for found in reply["slots"] if found["slot"] == reply["slot"])
         words = f"slot {one['slot']} is {one['health']}; {reply['next']} starts next"

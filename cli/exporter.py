@@ -13,7 +13,6 @@ import ipaddress
 import os
 import socket
 import socketserver
-import struct
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import click
 
+from adeos.peercred import permitted
 from cli.errors import CliError
 from cli.exposition import TYPE
 
@@ -72,7 +72,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def verify_request(self, request: object, client_address: object) -> bool:
         """Served only while there is a thread for it, and on a Unix socket by its peer's user."""
         assert isinstance(request, socket.socket)
-        if self.address_family == socket.AF_UNIX and not _permitted(request):
+        if self.address_family == socket.AF_UNIX and not permitted(request):
             return False
         return self.free.acquire(blocking=False)
 
@@ -118,12 +118,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Scrapes are no news."""
-
-
-def _permitted(peer: socket.socket) -> bool:
-    data = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _pid, uid, _gid = struct.unpack("3i", data)
-    return uid in (0, os.geteuid())
 
 
 def serve(address: Address, text: Callable[[], str], ready: Callable[[str], None]) -> None:

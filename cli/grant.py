@@ -40,7 +40,7 @@ def change(
         words = f"{label(granted)} {words} {label(target)}"
     reply = client.call(verb, vnode=vnode, **arguments)
     if session.json:
-        output.write_json({key: value for key, value in reply.items() if key != "ok"})
+        output.write_reply(reply)
         return
     if not session.quiet:
         output.write(output.one_line(words))

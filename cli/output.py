@@ -7,7 +7,7 @@ terminal escapes, so everything shown passes through clean().
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from adeos.text import printable
@@ -36,6 +36,11 @@ def write(text: str) -> None:
     if text:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
+
+
+def write_reply(reply: Mapping[str, object]) -> None:
+    """What the daemon answered, as JSON."""
+    write_json({key: value for key, value in reply.items() if key != "ok"})
 
 
 def write_json(value: object) -> None:

@@ -19,6 +19,7 @@ from cli.verb import (
     vnodes_argument,
     wait_option,
 )
+from kexec_restart import strategies
 
 
 def plan(status: abi.Status) -> str:
@@ -37,9 +38,6 @@ WAYS = {
     "warm": "park {}, copy its image back and resume it; its memory is lost",
     "standby": "park {} and resume the kernel that stands by; its memory is lost",
 }
-
-BOOTS = ("kmb", "spare", "manual")
-"""What can be explained, and not asked for."""
 
 
 def order(strategy: str | None) -> Order:
@@ -65,7 +63,7 @@ def order(strategy: str | None) -> Order:
 @vnodes_argument
 @click.option(
     "--strategy",
-    type=click.Choice((*WAYS, *BOOTS)),
+    type=click.Choice((*WAYS, *strategies.NAMES)),
     help="How; default: as its config says.  kmb, spare, manual: with --dry-run.",
 )
 @wait_option

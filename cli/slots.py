@@ -29,7 +29,7 @@ COLOUR = {"good": "green", "bad": "red", "indeterminate": "yellow"}
 @click.argument("vnode", type=VNODE, metavar="[VNODE]", required=False)
 def command(session: Session, vnode: str | None) -> None:
     """Show the images that vnodes start from."""
-    from kexec_restart.slots import NAMES, as_dict, choose
+    from kexec_restart.slots import NAMES, describe
     from watchdog import paths
     from watchdog.shelf import Shelf
 
@@ -40,16 +40,7 @@ def command(session: Session, vnode: str | None) -> None:
         raise NotFound(f"there are no slots of a vnode {vnode}; 'vnode-debug slots' lists all")
     if session.json:
         output.write_json(
-            [
-                {
-                    "vnode": number,
-                    "name": slots.name,
-                    "running": slots.running,
-                    "next": choose(slots),
-                    "slots": [as_dict(slots, name) for name in NAMES],
-                }
-                for number, slots in found
-            ]
+            [{"vnode": number, "name": slots.name, **describe(slots)} for number, slots in found]
         )
     elif found:
         rows = [cells(number, slots, name) for number, slots in found for name in NAMES]

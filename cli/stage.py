@@ -38,7 +38,7 @@ def command(
     wish = {"kernel": _absolute(kernel), "initrd": _absolute(initrd), "cmdline": cmdline}
     reply = session.client().call("stage", vnode=status.id, slot=slot, timeout=timeout, **wish)
     if session.json:
-        output.write_json({key: value for key, value in reply.items() if key != "ok"})
+        output.write_reply(reply)
     elif not session.quiet:
         one = next(found for found in reply["slots"] if found["slot"] == reply["slot"])
         what = f"{one['kernel']} ({one['kernel_sha256'][:12]}), {one['tries']} tries"

@@ -16,7 +16,6 @@ import os
 import select
 import socket
 import stat
-import struct
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from adeos.peercred import permitted
 from debugger.errors import DebuggerError, SocketInUse
 from debugger.session import Catalog, Phase, Session
 from debugger.target import Target
@@ -34,7 +34,6 @@ POLL_SECONDS = 0.1
 """How late a resumed client may learn that the vnode crashed."""
 MAX_CLIENTS = 32
 _RECV = 1 << 16
-_UCRED = struct.Struct("3i")
 
 TargetFactory = Callable[[], Target]
 
@@ -124,7 +123,7 @@ class Server:
                     return  # closed
                 time.sleep(POLL_SECONDS)  # for descriptors to come free
                 continue
-            if not _may_connect(client) or not self._slots.acquire(blocking=False):
+            if not permitted(client) or not self._slots.acquire(blocking=False):
                 _log.warning("client refused at %s", self.path)
                 client.close()
                 continue
@@ -173,12 +172,6 @@ def _remove_stale(path: Path) -> None:
             path.unlink()
             return
     raise SocketInUse(f"another server listens at {path}: stop it, or choose another path")
-
-
-def _may_connect(client: socket.socket) -> bool:
-    data = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _pid, uid, _gid = _UCRED.unpack(data)
-    return uid in (0, os.geteuid())
 
 
 class _Pipes:

@@ -174,6 +174,15 @@ def preferred(slots: Slots, name: str) -> Slots:
     return slots if slots.first == name else msgspec.structs.replace(slots, first=name)
 
 
+def describe(slots: Slots) -> dict[str, object]:
+    """A vnode's slots for people and programs."""
+    return {
+        "running": slots.running,
+        "next": choose(slots),
+        "slots": [as_dict(slots, name) for name in NAMES],
+    }
+
+
 def as_dict(slots: Slots, name: str) -> dict[str, object]:
     """A slot for people and programs."""
     slot = slots.get(name)

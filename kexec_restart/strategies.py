@@ -60,8 +60,7 @@ class Kmb:
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """The dump is copied out before the region is written."""
-        copy = Step("captured", f"copy {show(target.region)} to the incident's dump")
-        return (fence(target), *((copy,) if target.capture else ()), *boot(target, self.region))
+        return (fence(target), *copy(target), *boot(target, self.region))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +72,8 @@ class Spare:
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """The old region is the dump."""
-        hold = Step(
-            "captured", f"hold {show(target.region)} as the dump; write it out in the background"
-        )
         drop = Step("captured", f"give {show(target.region)} back: no dump is wanted")
-        kept = hold if target.capture else drop
-        return (fence(target), kept, *boot(target, self.region))
+        return (fence(target), *(hold(target) or (drop,)), *boot(target, self.region))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +85,8 @@ class Warm:
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """The dump is copied out before the region is healed."""
-        copy = Step("captured", f"copy {show(target.region)} to the incident's dump")
         put = f"verify the image; put back what differs at {show(self.region)}"
-        kept = (copy,) if target.capture else ()
-        return (fence(target), *kept, Step("restored", put), *resume(target))
+        return (fence(target), *copy(target), Step("restored", put), *run(target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +98,8 @@ class Standby:
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """The old region is the dump, and is refilled to stand by in its turn."""
-        hold = Step(
-            "captured", f"hold {show(target.region)} as the dump; write it out in the background"
-        )
         ready = f"check the image's header; its kernel stands by at {show(self.region)}"
-        kept = (hold,) if target.capture else ()
-        return (fence(target), *kept, Step("restored", ready), *resume(target))
+        return (fence(target), *hold(target), Step("restored", ready), *run(target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +112,10 @@ class Manual:
 
     def steps(self, target: Target) -> tuple[Step, ...]:
         """Ends with what the operator does."""
-        copy = Step("captured", f"copy {show(target.region)} to the incident's dump")
         keep = Step("kept", f"leave {show(target.region)} as it is, its CPUs parked")
         back = Step("released", f"give {show(target.region)} and its CPUs back")
         wish = Step("started", f"by an operator: vnode-debug start {target.vnode}")
-        captured = (copy,) if target.capture else ()
-        return (fence(target), *captured, back if self.release else keep, wish)
+        return (fence(target), *copy(target), back if self.release else keep, wish)
 
 
 def fence(target: Target) -> Step:
@@ -137,15 +124,27 @@ def fence(target: Target) -> Step:
     return Step("fenced", f"save registers; INIT CPUs {cpus}; wait until each is parked")
 
 
+def copy(target: Target) -> tuple[Step, ...]:
+    """The capture of a region that is needed again; nothing where no dump is wanted."""
+    step = Step("captured", f"copy {show(target.region)} to the incident's dump")
+    return (step,) if target.capture else ()
+
+
+def hold(target: Target) -> tuple[Step, ...]:
+    """The capture of a region that the vnode leaves; nothing where no dump is wanted."""
+    text = f"hold {show(target.region)} as the dump; write it out in the background"
+    return (Step("captured", text),) if target.capture else ()
+
+
 def boot(target: Target, region: Range) -> tuple[Step, ...]:
     """A kernel started from its staged image in `region`."""
     return (
         Step("loaded", f"verify the staged image; compose it at {show(region)}"),
-        *resume(target),
+        *run(target),
     )
 
 
-def resume(target: Target) -> tuple[Step, ...]:
+def run(target: Target) -> tuple[Step, ...]:
     """What ends every start."""
     return (
         Step("started", f"INIT-SIPI-SIPI to CPU {target.cpus[0]}"),

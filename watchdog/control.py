@@ -12,12 +12,12 @@ import asyncio
 import json
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from adeos.errors import AdeosError
+from adeos.peercred import permitted
 from watchdog import log
 from watchdog.errors import AlreadyRunningError, WatchdogError
 from watchdog.paths import private_dir
@@ -75,7 +75,7 @@ class ControlServer:
         try:
             if len(self._clients) > CLIENTS_MAX:
                 await _send(writer, _error("too many clients", 6))
-            elif not _permitted(writer):
+            elif not permitted(writer.get_extra_info("socket")):
                 await _send(writer, _error("only root and the daemon's user are served", 6))
             else:
                 await self._serve(reader, writer)
@@ -118,13 +118,6 @@ class ControlServer:
         except Exception as error:  # the boundary: a bad request must not end the daemon
             log.write("error", "bug", verb=request["verb"], what=f"{type(error).__name__}: {error}")
             return _error(f"{request['verb']}: {type(error).__name__}: {error}", 1)
-
-
-def _permitted(writer: asyncio.StreamWriter) -> bool:
-    peer: socket.socket = writer.get_extra_info("socket")
-    data = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _pid, uid, _gid = struct.unpack("3i", data)
-    return uid in (0, os.geteuid())
 
 
 def _error(text: str, code: int) -> Reply:

@@ -76,14 +76,7 @@ VERBS = {"stage": stage, "slots": slots, "bless": bless, "clear": clear}
 
 def describe(unit: Unit) -> Reply:
     """A vnode's slots for a reply."""
-    found = unit.vnode.slots
-    return {
-        "id": unit.id,
-        "name": unit.config.name,
-        "next": slotting.choose(found),
-        "running": found.running,
-        "slots": [slotting.as_dict(found, name) for name in NAMES],
-    }
+    return {"id": unit.id, "name": unit.config.name, **slotting.describe(unit.vnode.slots)}
 
 
 def _slot(request: Reply) -> str | None:
