@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ from watchdog.standby import Led
 from watchdog.verbs import table
 
 OpenMachine = Callable[[Config], Machine]
+
+CLAIM_S = 2.0
+"""How long a killed daemon may take to be gone: its memory is locked, and freed page by page."""
 
 
 def open_kmb(config: Config) -> Machine:
@@ -103,7 +107,7 @@ async def _run(config: Config, options: Options, open_machine: OpenMachine) -> N
             led = await _stand_by(machine, config, stage)
             config = _newest(config, options.config_path)
         else:
-            _claim(machine)
+            await _claim(machine)
             led = None
             log.start(as_json=config.watch.log == "json")
         history = EventLog(state)
@@ -208,13 +212,19 @@ async def _assemble(
     return dumps
 
 
-def _claim(machine: Machine) -> None:
-    try:
-        machine.claim()
-    except OwnerError as error:
-        raise AlreadyRunningError(
-            f"another daemon owns the machine ({error.what}); stop it first: vnode-debug down"
-        ) from None
+async def _claim(machine: Machine) -> None:
+    """Own the machine; a daemon that was killed just now is given CLAIM_S to be gone."""
+    deadline = time.monotonic() + CLAIM_S
+    while True:
+        try:
+            return machine.claim()
+        except OwnerError as error:
+            if time.monotonic() > deadline:
+                raise AlreadyRunningError(
+                    f"another daemon owns the machine ({error.what}); stop it first: "
+                    "vnode-debug down"
+                ) from None
+        await asyncio.sleep(0.02)
 
 
 def _ready(config: Config, ready_fd: int | None) -> None:

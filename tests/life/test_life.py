@@ -149,10 +149,11 @@ def test_back_to_beta(vnodes: Vnodes) -> None:
 
 
 def kill_daemon(vnodes: Vnodes) -> None:
+    """kill -9, and wait until the kernel has taken its files from it: the owner's among them."""
     root = next(one for one in vnodes.json("status") if one["id"] == 0)
     pid = root["reason"].removeprefix("daemon ")
     assert "daemon" in vnodes.box.check(f"tr '\\0' ' ' </proc/{pid}/cmdline")
-    vnodes.box.check(["kill", "-9", pid])
+    vnodes.box.check(f"kill -9 {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.05; done")
 
 
 def test_killed_daemon_is_replaced_and_adopts(vnodes: Vnodes) -> None:

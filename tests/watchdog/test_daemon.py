@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
 import time
 
@@ -11,6 +13,7 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import RootBridge
+from adeos.fake import FakeMachine
 from crashdump import incident as incidents
 from crashdump.errors import DiskFull
 from crashdump.incident import DumpState, IncidentState
@@ -342,6 +345,20 @@ def test_a_second_daemon_is_refused_and_harms_nothing(rig, capsys):
     err = capsys.readouterr().err
     assert "another daemon owns the machine" in err
     assert rig.client.call("ping")["ok"]
+
+
+def test_a_daemon_that_was_killed_just_now_is_waited_for():
+    from watchdog import daemon
+
+    machine = FakeMachine()
+    machine.foreign_owner = 4711
+
+    async def outlast() -> None:
+        asyncio.get_running_loop().call_later(0.2, setattr, machine, "foreign_owner", 0)
+        await daemon._claim(machine)
+
+    asyncio.run(outlast())
+    assert machine.info().owner_pid == os.getpid()
 
 
 @pytest.mark.parametrize("seed", range(5))
