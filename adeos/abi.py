@@ -200,6 +200,9 @@ class AskOp(IntEnum):
     NMI = 4
 
 
+VN_NEVER = 0xFFFFFFFF
+
+
 class Way(IntEnum):
     """enum vn_way: how a vnode was brought up."""
 
@@ -468,7 +471,7 @@ class Status(NamedTuple):
     grants: U32 = 0
     controls: U32 = 0
     way: Annotated[Way, "I"] = Way.COLD
-    reserved0: U32 = 0
+    restarts_left: U32 = VN_NEVER
     image_tsc: U64 = 0
     standby_tsc: U64 = 0
     reserved: Annotated[tuple[int, ...], "20Q"] = (0,) * 20

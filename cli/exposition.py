@@ -79,6 +79,8 @@ def _vnodes(now: observe.Snapshot) -> Iterator[Family]:
     yield Family("incarnation", "counter", "Starts of a vnode.", starts)
     restarts = [(labels, status.restarts) for status, labels in known]
     yield Family("restarts_total", "counter", "Restarts of a vnode.", restarts)
+    left = [(la, s.restarts_left) for s, la in known if s.restarts_left != abi.VN_NEVER]
+    yield Family("restarts_left", "gauge", "Restarts of a vnode before quarantine.", left)
     beats = [
         ({**_labels(sample.status), "cpu": cpu, "layer": layer}, beat.count[index])
         for sample in now.samples

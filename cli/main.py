@@ -57,6 +57,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("start", "cli.start", "Start vnodes."),
             Entry("stop", "cli.stop", "Stop vnodes."),
             Entry("restart", "cli.restart", "Restart vnodes."),
+            Entry("fence", "cli.fence", "Park vnodes' CPUs for good and keep their memory."),
             Entry("clear", "cli.clear", "Take vnodes out of quarantine."),
             Entry("stage", "cli.stage", "Stage an image for a vnode's next start."),
             Entry("slots", "cli.slots", "Show the images that vnodes start from."),

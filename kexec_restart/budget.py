@@ -61,6 +61,14 @@ def charge(budget: Budget, account: Account, now: int, healthy_for: int) -> Verd
     return Verdict(max(wait, budget.delay), spent)
 
 
+def left(budget: Budget, account: Account, now: int) -> int:
+    """Restarts, at once or after a wait, that `charge` grants before it says None."""
+    clock = now - account.paused
+    recent = sum(clock - t < budget.period for t in account.restarts)
+    waits = account.waits if recent else 0
+    return max(budget.intensity - recent, 0) + max(budget.attempts - waits, 0)
+
+
 def pause(account: Account, duration: int) -> Account:
     """Take `duration` nanoseconds, e.g. of a capture, out of the window."""
     return account._replace(paused=account.paused + max(duration, 0))

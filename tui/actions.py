@@ -16,6 +16,8 @@ from adeos.units import size
 from tui.look import ALIVE, LAYERS, Look, Vnode
 
 NONE: Mapping[str, Any] = MappingProxyType({})
+SLOW: Mapping[str, Any] = MappingProxyType({"timeout": 3600.0})
+"""Seconds that the daemon may take for what reads or writes files."""
 
 
 class Reach(Enum):
@@ -23,6 +25,8 @@ class Reach(Enum):
 
     LOOKS = "looks"
     """It changes nothing and is done at once, also with --readonly."""
+    PREPARES = "prepares"
+    """Nothing runs otherwise now; the next start does."""
     PAUSES = "pauses"
     """The vnode may stand still for a while."""
     STARTS = "starts"
@@ -62,7 +66,9 @@ ACTIONS: dict[str, Action] = {
         Action("start", "start", Reach.STARTS, "start"),
         Action("stop", "stop", Reach.ENDS, "stop"),
         Action("restart", "restart", Reach.ENDS, "restart"),
-        Action("dump", "dump", Reach.PAUSES, "dump"),
+        Action("fence", "fence", Reach.ENDS, "fence"),
+        Action("stage", "stage an image for", Reach.PREPARES, "stage", SLOW),
+        Action("dump", "dump", Reach.PAUSES, "dump", SLOW),
         Action("nmi", "send an NMI to", Reach.PAUSES, "registers"),
         Action("panic", "panic", Reach.ENDS, "inject", MappingProxyType({"kind": "panic"})),
     )
@@ -85,6 +91,9 @@ def _reached(action: Action, vnode: Vnode, look: Look) -> Iterator[str]:
     if action.reach is Reach.ENDS and alive:
         yield f"ends the kernel of vnode {row.id} ({row.name}) and every program on it"
         yield f"takes CPU {_list(row.cpus)} and {size(row.memory)} of memory from it"
+    elif action.reach is Reach.PREPARES:
+        yield "the kernel, initrd and command line of its config are read into its free slot"
+        yield "its next start takes them; this one is not touched"
     elif action.reach is Reach.STARTS:
         yield f"a kernel runs on CPU {_list(row.cpus)} with {size(row.memory)} of memory"
     elif action.reach is Reach.PAUSES and alive:
@@ -121,6 +130,8 @@ def _lookers(vnode: Vnode, look: Look) -> Iterator[str]:
 def _what_follows(action: Action, vnode: Vnode) -> Iterator[str]:
     if action.id == "stop":
         yield "it stays down until it is started again"
+    elif action.id == "fence":
+        yield "its CPUs stand still; its memory stays, for gdb, drgn, log and dump"
     elif action.id == "restart":
         yield f"it boots anew as incarnation {vnode.row.incarnation + 1}"
     else:

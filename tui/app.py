@@ -34,7 +34,6 @@ PERIOD_S = 0.25
 INCIDENTS_S = 1.0
 MEASURE_S = 5.0
 """How often it is read how much of its CPUs and memory a kernel uses."""
-DUMP_TIMEOUT_S = 3600.0
 
 RunChild = Callable[[Sequence[str]], int]
 
@@ -245,15 +244,9 @@ class Dashboard(App[None]):
 
     async def _ask(self, action: Action, vnodes: Sequence[int]) -> None:
         for vnode in vnodes:
-            arguments = dict(action.arguments)
-            if action.verb == "dump":
-                arguments["timeout"] = DUMP_TIMEOUT_S
+            ask = partial(self.client.ask, action.verb, vnode=vnode, **action.arguments)
             try:
-                reply = await off_loop(
-                    lambda vnode=vnode, arguments=arguments: self.client.ask(  # type: ignore[misc]
-                        action.verb, vnode=vnode, **arguments
-                    )
-                )
+                reply = await off_loop(ask)
             except Exception as error:
                 self.say(f"{action.title} vnode {vnode}: {one_line(error)}", bad=True)
             else:
@@ -280,4 +273,6 @@ def _said(reply: Mapping[str, Any]) -> str:
         return f"incident {reply['incident']}, {reply.get('dump', '')}"
     if "cpus" in reply:
         return f"registers of {len(reply['cpus'])} CPUs saved"
+    if "slot" in reply:
+        return f"into slot {reply['slot']}"
     return str(reply.get("state", "accepted"))

@@ -54,6 +54,8 @@ KEYS: tuple[Key, ...] = (
     Key("vnodes", "start", "S", "start", "act('start')"),
     Key("vnodes", "stop", "X", "stop", "act('stop')"),
     Key("vnodes", "restart", "R", "restart", "act('restart')", "restart"),
+    Key("vnodes", "fence", "F", "park its CPUs for good, keep its memory", "act('fence')"),
+    Key("vnodes", "stage", "I", "stage its config's image", "act('stage')"),
     Key("vnodes", "dump", "D", "dump its memory, without stopping it", "act('dump')"),
     Key("vnodes", "nmi", "N", "have every CPU save its registers, by NMI", "act('nmi')"),
     Key("vnodes", "panic", "P", "make it panic, to try things out", "act('panic')"),

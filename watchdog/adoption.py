@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from kexec_restart.slots import Slots
 from watchdog.actions import Actions, FinishIncident, Release
 from watchdog.config import Restart
-from watchdog.events import Event, Faulted, RestartRequested, StopRequested
-from watchdog.states import LIVE, Fault, State
+from watchdog.events import Event, Faulted, FenceRequested, RestartRequested, StopRequested
+from watchdog.states import LIVE, OPERATOR, Fault, State
 from watchdog.supervisor import Vnode, step
 
 
@@ -105,6 +105,8 @@ def _adopt_running(vnode: Vnode, found: Evidence, now: int) -> tuple[Vnode, Acti
         event = StopRequested()
     elif found.fault is not None:
         event = Faulted(replace(found.fault, incarnation=vnode.incarnation))
+    elif found.word is State.FENCED and found.reason == OPERATOR:
+        event = FenceRequested()
     elif found.word in (State.CRASHED, State.FENCED):
         event = Faulted(Fault(found.reason or "interrupted", vnode.incarnation))
     if event is None:
@@ -124,7 +126,8 @@ def _adopt_parked(vnode: Vnode, found: Evidence, now: int) -> tuple[Vnode, Actio
     if word is State.HALTED and found.recorded:
         released = (*_interrupted(vnode), Release())
         return replace(vnode, state=word, fenced=True, incident=False), released
-    if word is State.FENCED and found.recorded and not vnode.incident:
+    kept = found.recorded or found.reason == OPERATOR
+    if word is State.FENCED and kept and not vnode.incident:
         return replace(vnode, state=word, fenced=True), ()  # preserved
     if word in (State.CRASHED, State.FENCED) and vnode.incident:
         vnode, actions = step(vnode, Faulted(Fault(found.reason, vnode.incarnation)), now)

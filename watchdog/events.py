@@ -28,6 +28,11 @@ class RestartRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceRequested:
+    """Park its CPUs and keep its memory as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClearRequested:
     """Out of quarantine with a fresh budget, stopped."""
 
@@ -174,6 +179,7 @@ Event = (
     StartRequested
     | StopRequested
     | RestartRequested
+    | FenceRequested
     | ClearRequested
     | Faulted
     | Silent

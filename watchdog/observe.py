@@ -75,6 +75,8 @@ class Row(NamedTuple):
     memory: int
     region: int
     restarts: int
+    restarts_left: int | None
+    """By itself before quarantine, as of its last change of state; None = its policy never does."""
     incidents: int
     last_incident: int
     release: str
@@ -177,6 +179,7 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
         memory=0,
         region=0,
         restarts=0,
+        restarts_left=None,
         incidents=sum(s.status.incidents for s in now.samples),
         last_incident=max((s.status.last_incident for s in now.samples), default=0),
         release="",
@@ -202,6 +205,7 @@ def _row(sample: Sample, earlier: Sample | None, now: Snapshot) -> Row:
         memory=status.region_size,
         region=status.region_base,
         restarts=status.restarts,
+        restarts_left=None if status.restarts_left == abi.VN_NEVER else status.restarts_left,
         incidents=status.incidents,
         last_incident=status.last_incident,
         release=sample.agent.release if sample.agent is not None else "",

@@ -47,6 +47,9 @@ IDLE = frozenset({State.OFFLINE, State.FENCED, State.HALTED, State.STOPPED, Stat
 RECORDED = frozenset({"panic", "oops", "mce"})
 """Reasons whose crash record the vnode's agent writes by itself."""
 
+OPERATOR = "operator"
+"""The reason of a state that was wished for."""
+
 PROBED = frozenset({"irqhang"})
 """Verdicts that a probe must prove: a CPU that its host lets stand still looks the same."""
 

@@ -8,9 +8,11 @@ published before it is acted on.
 from __future__ import annotations
 
 import os
+import time
 
 from adeos import abi
 from adeos.bridge import RootBridge
+from watchdog.supervisor import restarts_left
 from watchdog.unit import Unit
 
 _TEXT = abi.VN_NAME_LEN - 1
@@ -42,6 +44,7 @@ def publish(bridge: RootBridge, unit: Unit) -> None:
 def describe(unit: Unit) -> abi.Status:
     """What the daemon says of a vnode."""
     vnode, config, binding = unit.vnode, unit.config, unit.binding
+    left = restarts_left(vnode, time.monotonic_ns())
     return abi.Status(
         seq=0,
         id=config.id,
@@ -64,6 +67,7 @@ def describe(unit: Unit) -> abi.Status:
         grants=sum(1 << other for other in unit.grants),
         controls=sum(1 << other for other in unit.controls),
         way=unit.warm.way,
+        restarts_left=abi.VN_NEVER if left is None else min(left, abi.VN_NEVER - 1),
         image_tsc=unit.warm.image_tsc,
         standby_tsc=unit.warm.standby_tsc,
     )

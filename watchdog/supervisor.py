@@ -46,6 +46,7 @@ from watchdog.events import (
     Faulted,
     Fenced,
     FenceFailed,
+    FenceRequested,
     Healthy,
     Held,
     ImageRefused,
@@ -62,7 +63,7 @@ from watchdog.events import (
     StopRequested,
     Suspected,
 )
-from watchdog.states import IDLE, LIVE, PROBED, RECORDED, Fault, State
+from watchdog.states import IDLE, LIVE, OPERATOR, PROBED, RECORDED, Fault, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +114,22 @@ def step(vnode: Vnode, event: Event, now: int) -> Result:
     return after, actions
 
 
-Wish = StartRequested | StopRequested | RestartRequested | ClearRequested
+Wish = StartRequested | StopRequested | RestartRequested | ClearRequested | FenceRequested
+
+
+def restarts_left(vnode: Vnode, now: int) -> int | None:
+    """How often it may still be restarted by itself; None when its policy never does."""
+    if not vnode.policy.on_crash.endswith("restart"):
+        return None
+    return budgets.left(_budget(vnode.policy), vnode.account, now)
 
 
 def refusal(vnode: Vnode, event: Wish) -> str:
     """Why an operator's wish cannot be had now; empty when it can."""
     if isinstance(event, ClearRequested) and vnode.state is not State.QUARANTINED:
         return f"is {vnode.state.word}; only a quarantined vnode is cleared"
+    if isinstance(event, FenceRequested) and vnode.state not in LIVE:
+        return f"is {vnode.state.word}; only a vnode that runs is fenced"
     if isinstance(event, StartRequested):
         if vnode.state is State.QUARANTINED and not event.force:
             return _look_first(vnode)
@@ -373,10 +383,20 @@ def _fenced_stop(vnode: Vnode, event: Event, now: int) -> Result:
 def _stop(vnode: Vnode, event: Event, now: int) -> Result:
     vnode = replace(_unspent(vnode), state=State.STOPPED, wait=None, running_since=None)
     if vnode.fault is None:
-        vnode = replace(vnode, reason="operator")
+        vnode = replace(vnode, reason=OPERATOR)
     if vnode.fenced or vnode.fencing:
         return vnode, ()
     return _fence(vnode)
+
+
+def _park(vnode: Vnode, event: Event, now: int) -> Result:
+    """Its CPUs stop, its memory stays as it is: to look at, to dump, to start anew or to stop."""
+    vnode = replace(_unspent(vnode), state=State.FENCED, reason=OPERATOR, running_since=None)
+    return _fence(vnode)
+
+
+def _parked(vnode: Vnode, event: Event, now: int) -> Result:
+    return _is_fenced(vnode, event), ()
 
 
 def _unspent(vnode: Vnode) -> Vnode:
@@ -405,7 +425,7 @@ def _stop_idle(vnode: Vnode, event: Event, now: int) -> Result:
         return replace(vnode, state=State.STOPPED), ()  # the capture's end releases it
     if not vnode.fenced:
         return _stop(vnode, event, now)
-    return replace(vnode, state=State.STOPPED, reason="operator"), (Release(),)
+    return replace(vnode, state=State.STOPPED, reason=OPERATOR), (Release(),)
 
 
 def _release(vnode: Vnode, event: Event, now: int) -> Result:
@@ -416,7 +436,7 @@ def _release(vnode: Vnode, event: Event, now: int) -> Result:
 
 def _restart(vnode: Vnode, event: Event, now: int) -> Result:
     vnode = _unspent(vnode)
-    return _fence(replace(vnode, state=State.RESTARTING, reason="operator", running_since=None))
+    return _fence(replace(vnode, state=State.RESTARTING, reason=OPERATOR, running_since=None))
 
 
 def _delay_elapsed(vnode: Vnode, event: Event, now: int) -> Result:
@@ -481,6 +501,8 @@ RULES: tuple[Rule, ...] = (
     Rule(LIVE, RestartRequested, _restart, _in(_S.RESTARTING)),
     Rule(_in(_S.QUARANTINED), ClearRequested, _clear, _in(_S.STOPPED)),
     Rule(IDLE, StopRequested, _stop_idle, _in(_S.STOPPED)),
+    Rule(LIVE, FenceRequested, _park, _in(_S.FENCED)),
+    Rule(_in(_S.FENCED), Fenced, _parked, frozenset()),
     Rule(LIVE | _in(_S.LOADING, _S.CRASHED), StopRequested, _stop, _in(_S.STOPPED)),
     Rule(_in(_S.RESTARTING), StopRequested, _stop_waiting, _in(_S.STOPPED)),
     Rule(_COMPOSING, Loaded, _loaded, _COMPOSING),
@@ -506,7 +528,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_in(_S.RESTARTING), Fenced, _fenced_restart, _RELAUNCH),
     Rule(_in(_S.HALTED), Fenced, _fenced_halt, _in(_S.HALTED)),
     Rule(_in(_S.STOPPED), Fenced, _fenced_stop, _in(_S.STOPPED)),
-    Rule(_DOWN | _in(_S.STOPPED), FenceFailed, _fence_failed, _in(_S.QUARANTINED)),
+    Rule(_DOWN | _in(_S.STOPPED, _S.FENCED), FenceFailed, _fence_failed, _in(_S.QUARANTINED)),
     Rule(_in(_S.FENCED), Captured, _captured, _RELAUNCH | _in(_S.STOPPED, _S.FENCED)),
     Rule(_in(_S.FENCED), CaptureFailed, _captured, _RELAUNCH | _in(_S.STOPPED, _S.FENCED)),
     Rule(_in(_S.STOPPED), Captured, _release, _in(_S.STOPPED)),

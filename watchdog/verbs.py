@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -24,7 +25,7 @@ from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError
 from watchdog.requests import UsageError, flag, number
 from watchdog.states import LIVE, Fault, State
-from watchdog.supervisor import refusal
+from watchdog.supervisor import Wish, refusal, restarts_left
 from watchdog.unit import Unit
 
 if TYPE_CHECKING:
@@ -83,6 +84,18 @@ async def stop(service: Service, request: Reply, send: Send) -> Reply:
     if again:
         await unit.queue.join()
         service.check_stopped(unit)
+    return _describe(unit) | {"ok": True}
+
+
+async def fence(service: Service, request: Reply, send: Send) -> Reply:
+    """Park a vnode's CPUs for good and keep its memory as it is; answers when they are parked."""
+    unit = _unit(service, request)
+    wish = events.FenceRequested()
+    _refuse(unit, wish)
+    service.post(unit, wish)
+    await unit.queue.join()
+    if not unit.vnode.fenced:
+        raise RefusedError(f"{unit.label} could not be fenced: {unit.vnode.reason}; see its events")
     return _describe(unit) | {"ok": True}
 
 
@@ -386,6 +399,7 @@ VERBS = {
     "status": status,
     "start": start,
     "stop": stop,
+    "fence": fence,
     "restart": restart,
     "freeze": freeze,
     "images": images,
@@ -412,6 +426,7 @@ def _describe(unit: Unit) -> Reply:
         "reason": vnode.reason,
         "incarnation": vnode.incarnation,
         "restarts": vnode.restarts,
+        "restarts_left": restarts_left(vnode, time.monotonic_ns()),
         "incidents": vnode.incidents,
         "false_alarms": vnode.false_alarms,
         "last_incident": unit.last_incident,
@@ -422,7 +437,7 @@ def _unit(service: Service, request: Reply) -> Unit:
     return service.unit(request.get("vnode"))
 
 
-def _refuse(unit: Unit, wish: events.StartRequested | events.RestartRequested) -> None:
+def _refuse(unit: Unit, wish: Wish) -> None:
     why = refusal(unit.vnode, wish)
     if why:
         raise RefusedError(f"{unit.label} {why}")

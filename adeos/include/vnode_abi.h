@@ -541,6 +541,8 @@ enum vn_status_state {
  */
 enum vn_way { VN_WAY_COLD, VN_WAY_WARM, VN_WAY_STANDBY };
 
+#define VN_NEVER		0xffffffffu
+
 /**
  * struct vn_status - what the daemon says of a vnode (writer: the daemon)
  * @seq: sequence counter, odd while written
@@ -564,7 +566,7 @@ enum vn_way { VN_WAY_COLD, VN_WAY_WARM, VN_WAY_STANDBY };
  * @grants: bitmap of the vnodes that this one may look at (struct vn_grants)
  * @controls: bitmap of those that it may also control
  * @way: enum vn_way, how it was brought up last
- * @reserved0: 0
+ * @restarts_left: by itself before quarantine, VN_NEVER when its policy restarts it never
  * @image_tsc: when the image of its region was frozen, 0 = there is none
  * @standby_tsc: when that of its standby region was, 0 = none stands by
  */
@@ -590,7 +592,7 @@ struct vn_status {
 	__u32 grants;
 	__u32 controls;
 	__u32 way;
-	__u32 reserved0;
+	__u32 restarts_left;
 	__u64 image_tsc;
 	__u64 standby_tsc;
 	__u64 reserved[20];

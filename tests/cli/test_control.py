@@ -66,6 +66,15 @@ def test_stop_and_start_wait_for_their_end(vd):
     assert json.loads(out)[0]["incarnation"] == 2
 
 
+def test_fence_keeps_the_memory(vd, rig):
+    assert vd("fence", "one", "--dry-run")[1].startswith("vnode 1 (one): is running; park CPU 1")
+    assert vd("fence", "one")[:2] == (0, "vnode 1 (one): fenced\n")
+    code, _, err = vd("fence", "one")
+    assert code == 6 and "is fenced; only a vnode that runs" in err
+    assert rig.machine.query(1) is not None and rig.incidents() == []
+    assert vd("start", "one", "--wait")[0] == 0
+
+
 def test_restart_waits_for_a_new_incarnation(vd, rig):
     code, out, _ = vd("restart", "2", "--wait", "--json")
     assert code == 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kexec_restart.budget import SECOND, Account, Budget, charge, pause
+from kexec_restart.budget import SECOND, Account, Budget, charge, left, pause
 
 BUDGET = Budget(
     intensity=2,
@@ -30,6 +30,22 @@ def spend(times: list[int], account: Account = Account()) -> list[int | None]:  
 
 def test_free_then_doubling_to_a_limit_then_the_end() -> None:
     assert spend([0, 1, 2, 3, 4, 5]) == [0, 0, 10, 20, 25, None]
+
+
+@given(st.lists(st.integers(0, 20), max_size=12))
+def test_what_is_left_is_what_is_granted(gaps: list[int]) -> None:
+    account, now = Account(), 0
+    for gap in gaps:
+        now += gap * SECOND
+        before = left(BUDGET, account, now)
+        verdict = charge(BUDGET, account, now, 0)
+        account = verdict.account
+        assert (verdict.delay is None) == (before == 0)
+        granted = 0
+        while charge(BUDGET, account, now, 0).delay is not None:
+            account, granted = charge(BUDGET, account, now, 0).account, granted + 1
+        assert granted == left(BUDGET, verdict.account, now)
+        account = verdict.account
 
 
 def test_the_window_slides() -> None:

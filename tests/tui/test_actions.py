@@ -20,6 +20,8 @@ ASKED = [
     ("S", "start", {}),
     ("X", "stop", {}),
     ("R", "restart", {}),
+    ("F", "fence", {}),
+    ("I", "stage", {"timeout": 3600.0}),
     ("D", "dump", {"timeout": 3600.0}),
     ("N", "registers", {}),
     ("P", "inject", {"kind": "panic"}),

@@ -42,11 +42,13 @@ CASES = [
     ({**RUNS, "word": S.CRASHED, "reason": "irqhang", "up": True}, S.CRASHED, "Fence"),
     ({**RUNS, "word": S.STOPPED, "up": True}, S.STOPPED, "Fence"),
     ({**RUNS, "word": S.HALTED, "fault": Fault("halt", 3, crash=False)}, S.HALTED, "Fence"),
+    ({**RUNS, "word": S.FENCED, "reason": "operator", "up": True}, S.FENCED, "Fence"),
     # parked: again, from the fence
     ({**PARKED, "word": S.CRASHED, "reason": "hang"}, S.CRASHED, "Fence"),
     ({**PARKED, "word": S.FENCED, "fault": PANIC}, S.CRASHED, "Fence"),
     ({**PARKED, "word": S.FENCED, "reason": "panic", **OPEN}, S.CRASHED, "Fence"),
     ({**PARKED, "word": S.FENCED, "recorded": True}, S.FENCED, ""),
+    ({**PARKED, "word": S.FENCED, "reason": "operator"}, S.FENCED, ""),
     ({**PARKED, "word": S.RESTARTING, **OPEN}, S.RESTARTING, "Fence"),
     ({**PARKED, "word": S.LOADING}, S.RESTARTING, "Fence"),
     # killed before the successor was in memory: its predecessor's crash is recorded

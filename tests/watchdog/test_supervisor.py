@@ -17,7 +17,7 @@ from kexec_restart.slots import Health, Slots
 from watchdog import actions, events, supervisor
 from watchdog.config import Restart
 from watchdog.states import IDLE, LIVE, Fault, State
-from watchdog.supervisor import RULES, TABLE, Vnode, refusal, step
+from watchdog.supervisor import RULES, TABLE, Vnode, refusal, restarts_left, step
 
 
 def fault(reason: str = "panic", incarnation: int = 1, crash: bool = True) -> Fault:
@@ -353,6 +353,30 @@ def test_stop_during_back_off_releases_at_once() -> None:
     assert names == ["FinishIncident:stopped", "Release"] and vnode.state is State.STOPPED
 
 
+def test_a_fenced_vnode_keeps_its_memory_until_an_operator_wants_otherwise() -> None:
+    vnode, names = feed(running(), events.FenceRequested(), CRASH, FENCED)
+    assert names == ["Fence"] and vnode.fenced
+    assert (vnode.state, vnode.reason) == (State.FENCED, "operator")
+    assert refusal(vnode, events.FenceRequested()).startswith("is fenced; only")
+    assert feed(vnode, events.StopRequested())[1] == ["Release"]
+    vnode, names = feed(vnode, events.StartRequested(), *AGAIN)
+    assert names == ["Load", "Start"] and vnode.state is State.RUNNING
+
+
+def test_a_fence_that_fails_is_for_an_operator() -> None:
+    vnode, _ = feed(running(), events.FenceRequested(), events.FenceFailed(1, "no answer"))
+    assert (vnode.state, vnode.fenced) == (State.QUARANTINED, False)
+
+
+def test_restarts_left() -> None:
+    vnode = running(intensity=2, attempts=1, backoff_s=10, healthy_s=600)
+    assert restarts_left(vnode, 0) == 3
+    vnode, _ = feed(vnode, CRASH, FENCED, events.Captured(1), *AGAIN)
+    assert restarts_left(vnode, 0) == 2
+    assert restarts_left(vnode, 60 * SECOND) == 3
+    assert restarts_left(running(on_crash="preserve"), 0) is None
+
+
 def test_refusals_name_the_state() -> None:
     assert refusal(running(), events.StartRequested()) == "is already running"
     crashed, _ = feed(running(), CRASH)
@@ -415,7 +439,7 @@ class Life(RuleBasedStateMachine):
             self.waits.remove(until)
             self.post(events.DelayElapsed(until))
 
-    @rule(which=st.sampled_from(["start", "force", "stop", "restart", "clear"]))
+    @rule(which=st.sampled_from(["start", "force", "stop", "restart", "fence", "clear"]))
     def operator(self, which: str) -> None:
         self.post(
             {
@@ -423,6 +447,7 @@ class Life(RuleBasedStateMachine):
                 "force": events.StartRequested(force=True),
                 "stop": events.StopRequested(),
                 "restart": events.RestartRequested(),
+                "fence": events.FenceRequested(),
                 "clear": events.ClearRequested(),
             }[which]
         )

@@ -37,6 +37,7 @@ COLUMNS = (
     Column("cpu", "CPU", 4, right=True, rank=9),
     Column("memory", "MEMORY", 10, right=True, rank=9),
     Column("restarts", "RST", 3, right=True, rank=7),
+    Column("left", "LEFT", 4, right=True, rank=7),
     Column("incident", "INCIDENT", 12, rank=12, grows=True),
     Column("held", "HELD BY", 18, rank=6),
     Column("cpus", "CPUS", 6, rank=5),
@@ -110,6 +111,7 @@ SORTS: dict[str, Callable[[Vnode], Any]] = {
     "cpu": lambda vnode: _number(vnode.usage.cpu if vnode.usage is not None else None),
     "memory": lambda vnode: vnode.row.memory,
     "restarts": lambda vnode: vnode.row.restarts,
+    "left": lambda vnode: _number(vnode.row.restarts_left),
     "incident": lambda vnode: vnode.row.last_incident,
     "held": lambda vnode: vnode.holder,
     "cpus": lambda vnode: vnode.row.cpus,
@@ -147,10 +149,18 @@ def vnode_pieces(vnode: Vnode, recorder: Recorder, titles: dict[int, str]) -> tu
         Piece(f"{share:.0%}" if share is not None else "-"),
         Piece(used),
         Piece(str(row.restarts), Role.BUSY if row.restarts else Role.DIM),
+        _left(row),
         Piece(incident, Role.PLAIN if last else Role.DIM),
         Piece(held_by(vnode) or "-", Role.HELD if vnode.holder else Role.DIM),
         Piece(",".join(map(str, row.cpus)) or "-"),
     )
+
+
+def _left(row: observe.Row) -> Piece:
+    """Restarts before quarantine."""
+    if row.restarts_left is None:
+        return Piece("-", Role.DIM)
+    return Piece(str(row.restarts_left), Role.PLAIN if row.restarts_left > 1 else Role.BAD)
 
 
 def _rates(row: observe.Row) -> Piece:
