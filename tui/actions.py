@@ -90,7 +90,6 @@ def _reached(action: Action, vnode: Vnode, look: Look) -> Iterator[str]:
     alive = row.state in ALIVE
     if action.reach is Reach.ENDS and alive:
         yield f"ends the kernel of vnode {row.id} ({row.name}) and every program on it"
-        yield f"takes CPU {_list(row.cpus)} and {size(row.memory)} of memory from it"
     elif action.reach is Reach.PREPARES:
         yield "the kernel, initrd and command line of its config are read into its free slot"
         yield "its next start takes them; this one is not touched"
@@ -129,6 +128,7 @@ def _lookers(vnode: Vnode, look: Look) -> Iterator[str]:
 
 def _what_follows(action: Action, vnode: Vnode) -> Iterator[str]:
     if action.id == "stop":
+        yield f"takes CPU {_list(vnode.row.cpus)} and {size(vnode.row.memory)} of memory from it"
         yield "it stays down until it is started again"
     elif action.id == "fence":
         yield "its CPUs stand still; its memory stays, for gdb, drgn, log and dump"
