@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -105,7 +106,7 @@ def sizes(dump: str, place: Path) -> dict[str, Turn]:
     sparse = raw_image(dump, place / "sparse", SPARSE, fill=False)
     filled = raw_image(dump, place / "filled", FILLED, fill=True)
     return {
-        f"{what}, {kind}": lambda path=path, kind=kind: readers.run(kind, path, cache=str(place))
+        f"{what}, {kind}": partial(readers.run, kind, path, cache=str(place))
         for what, path in (("64 GiB with holes", sparse), ("8 GiB of data", filled))
         for kind in ("introspect", "locate")
     }

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -135,7 +136,12 @@ def result(started: float, marks: dict[str, float], **counts: int) -> Row:
     return {**out, **counts}
 
 
-READERS = {"introspect": ours, "locate": locating, "drgn": drgn, "crash": crash}
+READERS: dict[str, Callable[..., Row]] = {
+    "introspect": ours,
+    "locate": locating,
+    "drgn": drgn,
+    "crash": crash,
+}
 
 
 def run(kind: str, *arguments: str, cache: str) -> Row:

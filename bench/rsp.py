@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench import rsp_guest
@@ -143,7 +144,7 @@ def measure(guest: Guest, directory: Path, rounds: int) -> dict[str, dict[str, f
                 reader.read(address, 65536)
                 for name, size in SIZES.items():
                     if size <= 65536 or number < 3:
-                        take = timed(lambda r=reader, s=size: r.read(address, s), READS[name])
+                        take = timed(partial(reader.read, address, size), READS[name])
                         spent[name][server] += take
                 reader.close()
             if sys.stderr.isatty():

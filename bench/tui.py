@@ -91,9 +91,26 @@ def _vnode(number: int, now: float) -> Vnode:
     rate = 95 + (now * 1000 + number) % 10
     layers = {name: Layer(int(now * 100), rate, 0.005) for name in LAYERS}
     row = Row(
-        number, f"v{number}", "running", "", now % 1000, 1, now % 1000, (number,), 1 << 28, 0, 0, 0,
-        0, "6.1.0", (), (layers,),
-    )  # fmt: skip
+        id=number,
+        name=f"v{number}",
+        state="running",
+        reason="",
+        state_age_s=now % 1000,
+        incarnation=1,
+        uptime_s=now % 1000,
+        cpus=(number,),
+        memory=1 << 28,
+        region=0,
+        restarts=0,
+        restarts_left=10,
+        incidents=0,
+        last_incident=0,
+        release="6.1.0",
+        way="cold",
+        image_age_s=None,
+        grants=(),
+        beats=(layers,),
+    )
     return Vnode(row, (0.3, 0.45, 1.0))
 
 
