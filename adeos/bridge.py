@@ -227,12 +227,11 @@ class Bridge:
         side = self.vnode_side()
         return side.cmd_result if side is not None and side.cmd_done == number else None
 
-    def grant(
-        self, table: Sequence[tuple[abi.Grant, abi.Status]], root_pa: int = 0
-    ) -> bool:
+    def grant(self, table: Sequence[tuple[abi.Grant, abi.Status]], root_pa: int = 0) -> bool:
         """Writes which vnodes this one may look at; the caller then rings the portal.
 
-        `root_pa`: the root bridge, for the successor, which may look at the root as well.  False, and nothing is written, when just that stands there.
+        `root_pa`: the root bridge, for the successor, which may look at the root as well.  False,
+        and nothing is written, when just that stands there.
         """
         if len(table) > abi.VN_MAX_GRANTS:
             raise BridgeError(f"{len(table)} grants for a vnode, at most {abi.VN_MAX_GRANTS} fit")

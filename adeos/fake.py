@@ -287,8 +287,9 @@ class FakeMachine:
 
     def root_ends(self, state: abi.LastState, message: str = "") -> None:
         """The root's kernel panics, or halts in order."""
-        words = {"comm": "bash", "pid": 42} if state is abi.LastState.PANIC else {}
-        last = self.last()._replace(state=state, tsc=self.tsc(), message=message, **words)
+        last = self.last()._replace(state=state, tsc=self.tsc(), message=message)
+        if state is abi.LastState.PANIC:
+            last = last._replace(comm="bash", pid=42)
         self._write_last(last)
 
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from adeos.abi import USER_REGS
+from adeos.abi import USER_REGS, VN_MAX_VNODES
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from adeos.machine import Binding, Machine
 from adeos.peers import Granted
+from crashdump import root as roots
 from debugger.control import RunControl
 from debugger.cpus import BridgeCpus, DumpCpus, Hold
 from debugger.errors import NothingThere
-from debugger.registers import Values, of_user_regs
+from debugger.registers import Values, of_frame, of_user_regs
 from debugger.target import Identity, KernelTarget
 from introspect.errors import IntrospectError
 from introspect.kernel import Kernel
@@ -59,6 +60,22 @@ def vnode(
         control = RunControl(open_writable, number, binding.region, bridge, kernel)
         target.controlled_by(control)
     return target
+
+
+def root(machine: Machine, *, tasks: bool = True) -> KernelTarget:
+    """The root's own kernel, alive or dead, from its successor; looked at, never stopped.
+
+    NothingThere when this is no successor or nothing of the root's memory is a kernel.
+    """
+    try:
+        now = roots.look(machine)
+        kernel = roots.kernel(machine, now)
+    except (roots.NoRoot, BridgeError) as error:
+        raise NothingThere(str(error)) from None
+    saved = {now.cpu: of_frame(now.frame)} if now.cpu is not None and now.frame else {}
+    # gdb takes process 0 for "any"
+    identity = Identity(VN_MAX_VNODES, roots.NAME)
+    return KernelTarget(identity, kernel, DumpCpus(saved, _present(kernel)), tasks=tasks)
 
 
 def memory_of(machine: Machine, binding: Binding) -> BufferMemory:
