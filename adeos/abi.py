@@ -216,6 +216,14 @@ class Way(IntEnum):
     STANDBY = 2
 
 
+class LastState(IntEnum):
+    """enum vn_last_state: how the root's kernel is, as it says itself."""
+
+    ALIVE = 0
+    PANIC = 1
+    HALTED = 2
+
+
 ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_layer": ("VN_LAYER_", Layer),
     "vn_state": ("VN_S_", State),
@@ -227,6 +235,7 @@ ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_way": ("VN_WAY_", Way),
     "vn_status_state": ("VN_ST_", StatusState),
     "vn_ask_op": ("VN_ASK_", AskOp),
+    "vn_last_state": ("VN_L_", LastState),
 }
 """C enum name -> (prefix of its enumerators in C, Python twin)."""
 
@@ -450,14 +459,6 @@ class RootHead(NamedTuple):
     late_ticks: U64
     period_us: U32
     epoch: U32
-
-
-class LastState(IntEnum):
-    """enum vn_last_state: how the root's kernel is, as it says itself."""
-
-    ALIVE = 0
-    PANIC = 1
-    HALTED = 2
 
 
 class Last(NamedTuple):

@@ -69,13 +69,21 @@ static void leave(u32 state)
 	smp_store_release(&last->state, state);
 }
 
-static void save_registers(void)
+/*
+ * As they are where the notifier returns to, in the kernel proper: a debugger
+ * unwinds from there without this module's tables.  @frame is that of the
+ * notifier: the caller's RBP, then the return address.
+ */
+static void save_registers(const unsigned long *frame)
 {
 	struct vn_frame *f = regs_area();
 	struct pt_regs regs;
 	u64 gs;
 
 	crash_setup_regs(&regs, NULL);
+	regs.bp = frame[0];
+	regs.ip = frame[1];
+	regs.sp = (unsigned long)(frame + 2);
 	rdmsrl(MSR_GS_BASE, gs);
 	f->seq |= 1;
 	smp_wmb();
@@ -98,7 +106,7 @@ static bool successor_runs(void)
 
 static int panicked(struct notifier_block *block, unsigned long event, void *message)
 {
-	save_registers();
+	save_registers(__builtin_frame_address(0));
 	last->cpu = raw_smp_processor_id();
 	last->pid = current->pid;
 	memcpy(last->comm, current->comm, sizeof(last->comm));

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_the_root_panics(dying: RunningBox, console_type: type[Any], tmp_path: P
     region = next(row["region"] for row in rows if row["name"] == "alpha")
     console = console_type()
     try:
-        console.type("")
+        console.wait("is up after .*#")
         console.run("true")
         words = [
             f"echo 'part-''{n}-begins'; {line} 2>&1; echo 'part-''{n}-ends'"
@@ -100,7 +101,8 @@ def test_the_root_panics(dying: RunningBox, console_type: type[Any], tmp_path: P
             assert console.run(f"echo '{quoted}' >>later")[0] == 0
         console.type("sh later")
         console.wait(r'"event": ?"watching"')
-        dying.run("echo c >/proc/sysrq-trigger &", 60)
+        with pytest.raises(subprocess.TimeoutExpired):  # nobody answers any more
+            dying.run("echo c >/proc/sysrq-trigger", 10)
     finally:
         console.kill()
     last = len(LATER) - 1
@@ -115,6 +117,6 @@ def test_the_root_panics(dying: RunningBox, console_type: type[Any], tmp_path: P
     (incident,) = json.loads(told[2])
     assert (incident["vnode"], incident["dump"]["state"]) == (0, "held")
     assert "Kernel panic - not syncing: sysrq triggered crash" in told[3]
-    assert '"swapper/0' in told[4] and re.search(r"in (sysrq_handle_crash|panic)\b", told[4])
+    assert '"swapper/0' in told[4] and re.search(r" in panic \(\)", told[4])
     assert told[5].strip()
     assert "never stopped" in " ".join(told[6].split())
