@@ -17,7 +17,6 @@
 #include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/kernel.h>
-#include <linux/kexec.h>
 #include <linux/mm.h>
 #include <linux/notifier.h>
 #include <linux/panic_notifier.h>
@@ -26,8 +25,9 @@
 #include <linux/string.h>
 #include <linux/timer.h>
 #include <linux/utsname.h>
-#include <asm/kexec.h>
+#include <asm/irqflags.h>
 #include <asm/msr.h>
+#include <asm/segment.h>
 #include <asm/tsc.h>
 
 /* split off crash_core.h in 6.9 */
@@ -72,18 +72,22 @@ static void leave(u32 state)
 /*
  * As they are where the notifier returns to, in the kernel proper: a debugger
  * unwinds from there without this module's tables.  @frame is that of the
- * notifier: the caller's RBP, then the return address.
+ * notifier: the caller's RBP, then the return address.  The other registers
+ * hold nothing of the caller's by now, and are 0.
  */
 static void save_registers(const unsigned long *frame)
 {
 	struct vn_frame *f = regs_area();
-	struct pt_regs regs;
+	struct pt_regs regs = {
+		.bp = frame[0],
+		.ip = frame[1],
+		.sp = (unsigned long)(frame + 2),
+		.cs = __KERNEL_CS,
+		.ss = __KERNEL_DS,
+		.flags = native_save_fl(),
+	};
 	u64 gs;
 
-	crash_setup_regs(&regs, NULL);
-	regs.bp = frame[0];
-	regs.ip = frame[1];
-	regs.sp = (unsigned long)(frame + 2);
 	rdmsrl(MSR_GS_BASE, gs);
 	f->seq |= 1;
 	smp_wmb();
@@ -111,7 +115,7 @@ static int panicked(struct notifier_block *block, unsigned long event, void *mes
 	last->pid = current->pid;
 	memcpy(last->comm, current->comm, sizeof(last->comm));
 	last->comm[sizeof(last->comm) - 1] = 0;
-	strncpy(last->message, message ?: "", sizeof(last->message) - 1);
+	strscpy(last->message, message ?: "", sizeof(last->message));
 	leave(VN_L_PANIC);
 	if (successor_runs() && panic_timeout) {
 		pr_emerg("vnode %u succeeds the root: no reset, panic=%d is not obeyed\n",
@@ -206,7 +210,7 @@ int __init kmb_last_init(void)
 	last->abi = VN_ABI_VERSION;
 	last->vmcoreinfo_pa = paddr_vmcoreinfo_note();
 	last->vmcoreinfo_size = VMCOREINFO_NOTE_SIZE;
-	strncpy(last->release, init_utsname()->release, sizeof(last->release) - 1);
+	strscpy(last->release, init_utsname()->release, sizeof(last->release));
 	last->beat_tsc = rdtsc();
 	smp_store_release(&last->magic, VN_LAST_MAGIC);
 	timer_setup(&beat_timer, beat, 0);

@@ -171,6 +171,8 @@ WRONG = [
     (("inject", "1", "panic", "--cpu", "1"), 2, "has 1 CPU(s)"),
     (("inject", "1", "oops", "--cpu", "0"), 2, "for a panic only"),
     (("doctor", "x"), 2, "x"),
+    (("successor",), 4, "seen by its successor alone"),
+    (("successor", "--limit", "0"), 2, "0.3"),
     (("box", "ups"), 2, "did you mean up?"),
     (("box", "up", "--memory", "lots"), 2, "lots"),
     (("box", "up", "--memory", "1G"), 2, "2G or more"),
