@@ -67,8 +67,11 @@ class VnodeWatch(Base, frozen=True):
     probe_ms: int = 1000
     boot_timeout_ms: int = 60_000
     agent: bool = True
-    """False for a kernel without vnode_agent: it is judged by its jiffies alone."""
+    """False for a kernel without vnode_agent: it is judged by what its memory shows."""
     jiffies: Layer = Layer(period_ms=500, limit_ms=5000)
+    stall_s: int = 30
+    hung_s: int = 120
+    """Without an agent, what makes it suspect: a CPU that switches no task, a task in state D."""
 
     @property
     def layers(self) -> tuple[Layer, Layer, Layer]:
@@ -407,6 +410,8 @@ def _check_vnode(
         reader.mistake((*path, "watch", "phi"), f"{vnode.watch.phi} is out of range", "give 1..100")
     _number(reader, (*path, "watch", "pause_ms"), vnode.watch.pause_ms, 0, 60_000)
     _number(reader, (*path, "watch", "probe_ms"), vnode.watch.probe_ms, 1, 60_000)
+    _number(reader, (*path, "watch", "stall_s"), vnode.watch.stall_s, 0, 86_400)
+    _number(reader, (*path, "watch", "hung_s"), vnode.watch.hung_s, 0, 86_400)
     boot = (*path, "watch", "boot_timeout_ms")
     _number(reader, boot, vnode.watch.boot_timeout_ms, 100, 3_600_000)
     for key, low, high in _LIMITS:
