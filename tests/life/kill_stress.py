@@ -3,8 +3,8 @@
 
 python3 -m tests.life.kill_stress VNODE COUNT SEED
 
-Each round a fault, kill -9 of the daemon up to LATEST_S later, `vnode-debug up`.  Then there must be
-one new incident with its dump or a reason for none, one restart, and a vnode that runs.
+Each round a fault, kill -9 of the daemon up to LATEST_S later, `vnode-debug up`.  Then there must
+be one new incident with its dump or a reason for none, one restart, and a vnode that runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from adeos import abi
@@ -48,7 +49,7 @@ def incidents_after(vnode: int, number: int) -> list[Incident]:
 def kill_daemon() -> None:
     pid = int(Client().call("ping")["pid"])
     os.kill(pid, signal.SIGKILL)
-    while os.path.exists(f"/proc/{pid}"):
+    while Path(f"/proc/{pid}").exists():
         time.sleep(0.005)
 
 
@@ -79,9 +80,8 @@ def a_round(vnode: int, fault: str, moment: float) -> tuple[list[str], list[Inci
         wrong.append(f"{len(found)} incidents")
     if after.incarnation != before.incarnation + 1:
         wrong.append(f"{after.incarnation - before.incarnation} restarts")
-    for one in found:
-        if one.dump.state is not DumpState.DONE and not one.dump.reason:
-            wrong.append(f"no dump of {one.id} and no reason")
+    lost = [one for one in found if one.dump.state is not DumpState.DONE and not one.dump.reason]
+    wrong += [f"no dump of {one.id} and no reason" for one in lost]
     return wrong, found
 
 
