@@ -74,6 +74,7 @@ class _Cpu:
         self.seq = box.seq
         self.stops = box.stops
         self.parked = False
+        self.told_to_run = False
         self.edits: dict[str, int] = {}
         self.step: _Step | None = None
         self.hardware = 0
@@ -212,16 +213,31 @@ class RunControl:
         stepping = [cpu for cpu, state in asked.items() if state.step and not state.parked]
         if stepping:
             self._wait(stepping, STEP_SECONDS)
+        until = time.monotonic() + PARK_SECONDS
         wanted = [cpu for cpu, state in asked.items() if not self._look(cpu, state)]
+        wanted = [cpu for cpu in wanted if self._has_left(cpu, until)]
         for cpu in wanted:
             self._post(cpu, abi.VN_DBG_PARK)
-        until = time.monotonic() + PARK_SECONDS
         while wanted and time.monotonic() < until:
             self._send_nmi(machine, wanted)
             self._wait(wanted, NMI_AGAIN_SECONDS)
             wanted = [cpu for cpu in wanted if not self._cpus[cpu].parked]
         if asked and not any(state.parked for state in asked.values()):
             raise TargetError(f"vnode {self.vnode}: no CPU answers the NMI")
+
+    def _has_left(self, cpu: int, until: float) -> bool:
+        """Whether a CPU has taken the word to run: the next request would wipe it out."""
+        state = self._cpus[cpu]
+        while state.told_to_run:
+            try:
+                state.told_to_run = self._bridge.debug(cpu).done != state.seq
+            except BridgeError:
+                return False
+            if state.told_to_run:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(_POLL_SECONDS)
+        return True
 
     def _send_nmi(self, machine: Machine, cpus: Iterable[int]) -> None:
         """A CPU on its way through the kernel's entry code takes a later one."""
@@ -302,6 +318,7 @@ class RunControl:
     def _post(self, cpu: int, request: int) -> None:
         state = self._cpus[cpu]
         state.seq = state.seq + 1 & 0xFFFFFFFF
+        state.told_to_run = request == abi.VN_DBG_RUN
         self._write(mailbox_at(cpu) + _REQUEST, request.to_bytes(4, "little"))
         self._write(mailbox_at(cpu) + _SEQ, state.seq.to_bytes(4, "little"))
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run control against the fake machine, whose vnodes obey their mailboxes as the agent does."""
 
+import threading
 import time
 
 import pytest
@@ -113,6 +114,25 @@ def test_parking_and_running_again(machine: Shared) -> None:
     run.give_back()
     assert not run.held
     assert machine.query(1).holder == 0
+
+
+def test_a_cpu_that_is_slow_to_run_again_is_not_parked_before_it_has(
+    machine: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = controlling(machine)
+    run.take()
+    run.park()
+    vnode = machine.vnodes[1]
+    obey = vnode.obey
+    monkeypatch.setattr(vnode, "obey", lambda: None)
+    run.set_registers(0, {"rax": 77})
+    run.run({0: False, 1: False})
+    later = threading.Timer(0.05, obey)
+    later.start()
+    run.park()
+    later.join()
+    assert run.parked(0) and run.parked(1)
+    assert machine.bridge.debug(0).stops == 2
 
 
 def test_only_the_cpus_that_are_named_run(machine: Shared) -> None:
