@@ -25,6 +25,8 @@ SEQ_RETRIES = 100
 SPINS = 10
 
 _MASK32 = 0xFFFFFFFF
+_PROGRESS = struct.Struct("<5I")
+_DEBUG_STATE = abi.DEBUG.members["state"].offset
 _NO_GRANT = abi.GRANT.unpack(bytes(abi.GRANT.size))
 _NO_STATUS = abi.STATUS.unpack(bytes(abi.STATUS.size))
 _MAX_NOTE = 0x10000  # VMCOREINFO is a page
@@ -183,6 +185,13 @@ class Bridge:
         mailbox: abi.Debug = _unpack(abi.DEBUG, self.view, mailbox_at(cpu))
         _check(mailbox.state <= abi.VN_DBG_PARKED, "vn_debug.state", mailbox.state)
         return mailbox
+
+    def debug_progress(self, cpu: int) -> tuple[int, int, int]:
+        """`state`, `done` and `stops` of a CPU's debug mailbox: debug() in a tenth of the time."""
+        at = mailbox_at(cpu) + _DEBUG_STATE
+        state, done, _saved, _cause, stops = _PROGRESS.unpack_from(self.view, at)
+        _check(state <= abi.VN_DBG_PARKED, "vn_debug.state", state)
+        return state, done, stops
 
     def control(self) -> abi.Control:
         """A debugger's hold on the vnode, as its agent sees it."""

@@ -230,7 +230,7 @@ class RunControl:
         state = self._cpus[cpu]
         while state.told_to_run:
             try:
-                state.told_to_run = self._bridge.debug(cpu).done != state.seq
+                state.told_to_run = self._bridge.debug_progress(cpu)[1] != state.seq
             except BridgeError:
                 return False
             if state.told_to_run:
@@ -263,10 +263,10 @@ class RunControl:
         if state.parked:
             return True
         try:
-            box = self._bridge.debug(cpu)
+            word, done, stops = self._bridge.debug_progress(cpu)
         except BridgeError:
             return False
-        if box.state != abi.VN_DBG_PARKED or box.stops == state.stops or box.done != state.seq:
+        if word != abi.VN_DBG_PARKED or stops == state.stops or done != state.seq:
             return False
         state.parked = True
         if state.step is not None:
@@ -311,7 +311,7 @@ class RunControl:
             self._write(mailbox_at(cpu) + _DR, data)
             state.hardware = self.slots.generation
         self._write(mailbox_at(cpu) + _FLAGS, flags.to_bytes(4, "little"))
-        state.stops = self._bridge.debug(cpu).stops
+        state.stops = self._bridge.debug_progress(cpu)[2]
         state.edits, state.parked = {}, False
         self._post(cpu, abi.VN_DBG_RUN)
 

@@ -144,6 +144,7 @@ def test_commands_and_debug_requests_reach_the_agent(running, adeos_machine):
     request = bridge.ask_registers(1)
     adeos_machine.nmi(2, 1)
     mailbox = bridge.debug(1)
+    assert bridge.debug_progress(1) == (mailbox.state, mailbox.done, mailbox.stops)
     assert (mailbox.state, mailbox.saved, mailbox.nmi) == (abi.VN_DBG_RUNNING, request, 0)
     assert bridge.debug_frame(1).reg("rsp") == 0xFFFFC90000004000
 
