@@ -502,6 +502,24 @@ def nonstop(controlled: Client) -> Client:
     return controlled
 
 
+def test_non_stop_attaches_to_several(machine: Shared) -> None:
+    """gdb takes OK for an answer alone, then waits to be told of what stands still."""
+    stopped = Controlled(piloting(machine))
+    second = PlainTarget()
+    second.identity = second.identity._replace(number=3, name="other")
+    client = Client(Session(None, {2: lambda: stopped, 3: lambda: second}))  # type: ignore[arg-type]
+    client.ask(b"qSupported:multiprocess+")
+    assert client.ask(b"QNonStop:1") == b"OK"
+    stopped.pilot.halt()
+    assert client.ask(b"vAttach;2") == b"OK"
+    assert told(client) == b"Stop:T00thread:p2.1;core:0;"
+    assert client.ask(b"vStopped") == b"T00thread:p2.2;core:1;"
+    assert client.ask(b"vStopped") == b"OK"
+    assert client.ask(b"vAttach;3") == b"OK"
+    assert told(client) == b""  # it runs
+    assert client.session.resumed == {2, 3}
+
+
 def told(client: Client) -> bytes:
     """The notification that poll() gives."""
     data = client.session.poll()
