@@ -78,8 +78,8 @@ def a_round(vnode: int, fault: str, moment: float) -> tuple[list[str], list[Inci
     wrong = []
     if len(found) != 1:
         wrong.append(f"{len(found)} incidents")
-    if after.incarnation != before.incarnation + 1:
-        wrong.append(f"{after.incarnation - before.incarnation} restarts")
+    if after.restarts != before.restarts + 1:
+        wrong.append(f"{after.restarts - before.restarts} restarts")
     lost = [one for one in found if one.dump.state is not DumpState.DONE and not one.dump.reason]
     wrong += [f"no dump of {one.id} and no reason" for one in lost]
     return wrong, found
