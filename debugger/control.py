@@ -137,8 +137,16 @@ class RunControl:
         except AdeosError as error:
             raise ControlRefused(f"vnode {self.vnode} cannot be controlled: {error}") from None
         self._lost, self._cpus, self._machine = "", cpus, machine
+        self._send_away()
         self._over = threading.Event()
         threading.Thread(target=self._renew, args=(machine, self._over), daemon=True).start()
+
+    def _send_away(self) -> None:
+        """CPUs that the last debugger had parked may not know yet that its control is over."""
+        for cpu in self._cpus:
+            if self._progress(cpu)[0] == abi.VN_DBG_PARKED:
+                self._write(mailbox_at(cpu) + _FLAGS, bytes(4))
+                self._post(cpu, abi.VN_DBG_RUN)
 
     def _check_agent(self) -> int:
         """The number of CPUs; ControlRefused where no agent obeys."""
@@ -219,6 +227,10 @@ class RunControl:
         for cpu in wanted:
             self._post(cpu, abi.VN_DBG_PARK)
         while wanted and time.monotonic() < until:
+            for cpu in wanted:
+                word, done, _ = self._progress(cpu)
+                if word == abi.VN_DBG_RUNNING and done == self._cpus[cpu].seq:
+                    self._post(cpu, abi.VN_DBG_PARK)  # it took that for the word to run
             self._send_nmi(machine, wanted)
             self._wait(wanted, NMI_AGAIN_SECONDS)
             wanted = [cpu for cpu in wanted if not self._cpus[cpu].parked]
@@ -229,10 +241,8 @@ class RunControl:
         """Whether a CPU has taken the word to run: the next request would wipe it out."""
         state = self._cpus[cpu]
         while state.told_to_run:
-            try:
-                state.told_to_run = self._bridge.debug_progress(cpu)[1] != state.seq
-            except BridgeError:
-                return False
+            word, done, _ = self._progress(cpu)
+            state.told_to_run = word != abi.VN_DBG_RUNNING and done != state.seq
             if state.told_to_run:
                 if time.monotonic() > until:
                     return False
@@ -262,16 +272,20 @@ class RunControl:
         """Whether a CPU is parked, and what it did in its step if so."""
         if state.parked:
             return True
-        try:
-            word, done, stops = self._bridge.debug_progress(cpu)
-        except BridgeError:
-            return False
+        word, done, stops = self._progress(cpu)
         if word != abi.VN_DBG_PARKED or stops == state.stops or done != state.seq:
             return False
         state.parked = True
         if state.step is not None:
             self._finish_step(cpu, state, state.step)
         return True
+
+    def _progress(self, cpu: int) -> tuple[int, int, int]:
+        """State, last request fulfilled and number of stops; -1 where no agent writes that."""
+        try:
+            return self._bridge.debug_progress(cpu)
+        except BridgeError:
+            return -1, -1, -1
 
     def stops(self) -> list[Stop]:
         """CPUs that have parked by themselves since they were let run, the first one first."""
@@ -311,7 +325,7 @@ class RunControl:
             self._write(mailbox_at(cpu) + _DR, data)
             state.hardware = self.slots.generation
         self._write(mailbox_at(cpu) + _FLAGS, flags.to_bytes(4, "little"))
-        state.stops = self._bridge.debug_progress(cpu)[2]
+        state.stops = self._progress(cpu)[2]
         state.edits, state.parked = {}, False
         self._post(cpu, abi.VN_DBG_RUN)
 

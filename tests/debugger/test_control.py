@@ -135,6 +135,20 @@ def test_a_cpu_that_is_slow_to_run_again_is_not_parked_before_it_has(
     assert machine.bridge.debug(0).stops == 2
 
 
+def test_control_again_at_once_over_cpus_that_do_not_know_of_its_end_yet(
+    machine: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = controlling(machine)
+    run.take()
+    run.park()
+    monkeypatch.setattr(machine.vnodes[1], "let_run", lambda: None)
+    run.give_back()
+    run.take()
+    run.park()
+    assert run.parked(0) and run.parked(1)
+    assert machine.bridge.debug(1).stops == 2
+
+
 def test_only_the_cpus_that_are_named_run(machine: Shared) -> None:
     run = controlling(machine)
     run.take()
