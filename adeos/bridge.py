@@ -48,9 +48,15 @@ def seq_read(layout: Layout[Any], view: memoryview, at: int) -> Any:
 
 def seq_write(layout: Layout[Any], view: memoryview, at: int, value: Any) -> None:
     """Writes a struct guarded by its member `seq`, which goes on from what stands there."""
+    seq_store(layout, view, at, bytearray(layout.pack(value)))
+
+
+def seq_store(layout: Layout[Any], view: memoryview, at: int, data: bytearray) -> None:
+    """The same with a packed struct, whose own `seq` is overwritten."""
     odd = layout.get(view, at, "seq") | 1
     layout.put(view, at, "seq", odd)
-    view[at : at + layout.size] = layout.pack(value._replace(seq=odd))
+    layout.put(data, 0, "seq", odd)
+    view[at : at + layout.size] = data
     layout.put(view, at, "seq", odd + 1 & _MASK32)
 
 
@@ -450,8 +456,9 @@ class RootBridge:
 
     def _write(self, vnode: int, status: abi.Status) -> None:
         """Both copies, one after the other: a kill at any moment leaves one of them whole."""
-        seq_write(abi.STATUS, self.view, _shadow(vnode), status)
-        seq_write(abi.STATUS, self.view, _entry(vnode), status)
+        data = bytearray(abi.STATUS.pack(status))  # 0.1 ms under emulation, four times a restart
+        seq_store(abi.STATUS, self.view, _shadow(vnode), data)
+        seq_store(abi.STATUS, self.view, _entry(vnode), data)
 
     def _mend(self) -> None:
         """Finishes or undoes the write that an earlier daemon was killed over."""

@@ -22,7 +22,7 @@ from adeos.errors import AdeosError
 from adeos.machine import Machine
 from kexec_restart.strategies import Strategy, resumed
 from kexec_restart.warm_copy import put_back, put_back_slot, stands
-from watchdog import background, log
+from watchdog import background, log, urgent
 from watchdog.composer import placement_of
 from watchdog.freezer import READY_POLL_S, Freezer, Host
 from watchdog.image_store import ImageStore, Kept
@@ -66,7 +66,7 @@ class Warm:
         assert kept is not None and unit.region is not None
         self.placement.place(unit)
         try:
-            await asyncio.to_thread(self._put_in_place, unit, kept, way, incarnation)
+            await urgent.run(partial(self._put_in_place, unit, kept, way, incarnation))
         except AdeosError as error:
             log.write("error", "image", vnode=unit.id, what=error)
             self.store.forget(unit.id, unit.region)
