@@ -33,7 +33,7 @@ from introspect.kernel import Kernel
 
 LEASE_MS = 3000
 RENEW_SECONDS = 0.3
-PARK_SECONDS = 0.5
+PARK_SECONDS = 1.0
 """For an answer to an NMI; tens of microseconds where the host has CPU to spare."""
 NMI_AGAIN_SECONDS = 0.02
 STEP_SECONDS = 0.05
@@ -221,9 +221,10 @@ class RunControl:
         stepping = [cpu for cpu, state in asked.items() if state.step and not state.parked]
         if stepping:
             self._wait(stepping, STEP_SECONDS)
-        until = time.monotonic() + PARK_SECONDS
         wanted = [cpu for cpu, state in asked.items() if not self._look(cpu, state)]
+        until = time.monotonic() + PARK_SECONDS
         wanted = [cpu for cpu in wanted if self._has_left(cpu, until)]
+        until = time.monotonic() + PARK_SECONDS
         for cpu in wanted:
             self._post(cpu, abi.VN_DBG_PARK)
         while wanted and time.monotonic() < until:

@@ -130,11 +130,14 @@ class Executor:
         ncpus = len(unit.config.cpus)
         questions = registers.Questions(self.machine, watched.bridge, unit.id, ncpus)
         patience = registers.Patience(watch.probe_ms / 1000, 2 * watch.irq.period_ms / 1000)
+        began = self.machine.tsc()
         found = await registers.probe(questions, silent, moving, patience, wanted)
+        binding = self.machine.query(unit.id)
+        held = binding is not None and binding.held_until > began
         unit.answered = found.answered
         answered = tuple(cpu for cpu in silent if cpu in found.answered)
         log.write("info", "probe", vnode=unit.id, silent=len(silent), answered=len(answered))
-        return events.Probed(fault.incarnation, answered, found.moving)
+        return events.Probed(fault.incarnation, answered, found.moving or held)
 
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""

@@ -51,6 +51,8 @@ class Watched:
         """TSC at which the lease of a held vnode is looked at again."""
         self.late = ""
         """What a kernel without an agent does not get done: vitals.py."""
+        self.released = now
+        """TSC of the last end of a debugger's control that its silence was excused by."""
         self.malformed = 0
         """Ticks in a row in which the bridge held what no agent writes."""
 
