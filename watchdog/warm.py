@@ -6,7 +6,7 @@ in a second region, is frozen there too and goes on.  When it fails, the standby
 the failed region is the dump, and when that is written the image makes it the next standby.
 `warm`: one region, whose image is copied back.  Whatever goes wrong with an image, the vnode boots.
 
-Limits: a daemon that takes over has no images; `vnode-debug freeze` makes them anew.
+A daemon that takes over finds the images again (image_journal.py).
 """
 
 from __future__ import annotations
@@ -51,6 +51,15 @@ class Warm:
         try:
             await self.freezer.freeze(unit, incarnation)
         finally:
+            self._publish(unit)
+
+    def adopt(self) -> None:
+        """Take over an earlier daemon's images; what may stand by is filled anew in idle time."""
+        for kept in self.store.find(self.host.units):
+            unit = self.host.units[kept.vnode]
+            if kept.region != unit.region and kept.region not in self.placement.held.values():
+                self.host.spawn(self._refill(unit, kept.region))
+            log.write("info", "image-found", vnode=unit.id, at=f"{kept.place.base:#x}")
             self._publish(unit)
 
     # Restart
