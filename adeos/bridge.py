@@ -455,7 +455,10 @@ class RootBridge:
                 whole, torn = copies
             else:
                 continue
-            status = abi.STATUS.unpack(self.view, whole)
+            try:
+                status = _unpack(abi.STATUS, self.view, whole)
+            except BridgeError:
+                continue  # scribbled over: left to whoever reads it
             if status.id in (0, vnode):
                 seq_write(abi.STATUS, self.view, torn, status)
 

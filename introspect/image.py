@@ -23,6 +23,7 @@ from introspect.elfcore import build_id
 from introspect.errors import BadImage, MemoryFault, NotFound, ToolMissing
 from introspect.kallsyms import SymbolTable
 from introspect.locate import Anchor
+from introspect.memory import open_regular
 
 MAX_FILE = 512 << 20
 MAX_VMLINUX = 1 << 30
@@ -107,7 +108,7 @@ def open_kernel_image(path: str | Path) -> KernelImage:
     """Opens a bzImage, a compressed or a plain vmlinux; BadImage says why it is none of them."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise BadImage(f"{path}: {error.strerror or error}") from None

@@ -363,3 +363,17 @@ def test_what_the_agent_goes_by(running):
     assert bridge.grants_taken()
     bridge.grant([grant_of(3)])
     assert not bridge.grants_taken()
+
+
+def test_a_scribbled_entry_does_not_keep_the_next_daemon_from_taking_over():
+    """Found by tests/fuzz/fuzz_machine.py: a torn entry beside one that no daemon writes."""
+    root, _ = blank_root()
+    for number in (3, 4):
+        root.publish(blank_status(id=number, name="x"))
+    table, shadow = (at + 3 * abi.STATUS.size for at in (abi.VN_ROOT_TABLE, abi.VN_ROOT_SHADOW))
+    abi.STATUS.put(root.view, table, "seq", 7)
+    root.view[shadow + abi.STATUS.members["way"].offset] = 0xEE
+    assert root.init(root.head(), keep=True) == 2
+    assert root.status(4).name == "x"
+    with pytest.raises(BridgeError):
+        root.status(3)
