@@ -15,11 +15,13 @@ def read_regular(path: Path, limit: int = SIZE_MAX) -> bytes:
     OSError otherwise: a FIFO without a writer would be waited for, /dev/zero never ends.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "no regular file", str(path))
     with os.fdopen(fd, "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
+        # read(limit + 1) would have the memory for all of that at hand.
+        data = file.read(found.st_size) + file.read() if found.st_size <= limit else b""
+    if max(found.st_size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
     return data

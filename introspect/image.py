@@ -11,6 +11,7 @@ Sources: Documentation/arch/x86/boot.rst, scripts/Makefile.lib (payloads).
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from functools import cached_property
@@ -109,10 +110,11 @@ def open_kernel_image(path: str | Path) -> KernelImage:
     path = Path(path)
     try:
         with open_regular(path) as file:
-            data = file.read(MAX_FILE + 1)
+            large = os.fstat(file.fileno()).st_size > MAX_FILE
+            data = b"" if large else file.read()
     except OSError as error:
         raise BadImage(f"{path}: {error.strerror or error}") from None
-    if len(data) > MAX_FILE:
+    if large:
         raise BadImage(f"{path}: more than {MAX_FILE >> 20} MiB: not a kernel image")
     return KernelImage(extract_vmlinux(data, str(path)), str(path))
 

@@ -2,6 +2,7 @@
 """What a user may name as a file: nothing is waited for, nothing is read without end."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,13 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "a", 5) == b"12345"
     with pytest.raises(OSError, match="larger than 4 bytes"):
         read_regular(tmp_path / "a", 4)
+
+
+def test_the_limit_costs_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    tracemalloc.start()
+    try:
+        assert read_regular(tmp_path / "a") == b"12345"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
