@@ -456,11 +456,11 @@ class RootBridge:
             else:
                 continue
             try:
-                status = _unpack(abi.STATUS, self.view, whole)
-            except BridgeError:
+                status = abi.STATUS.unpack(self.view, whole)
+                if status.id in (0, vnode):
+                    seq_write(abi.STATUS, self.view, torn, status)
+            except ValueError:
                 continue  # scribbled over: left to whoever reads it
-            if status.id in (0, vnode):
-                seq_write(abi.STATUS, self.view, torn, status)
 
 
 def _entry(vnode: int) -> int:
