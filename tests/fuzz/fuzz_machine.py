@@ -16,7 +16,6 @@ import json
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +51,7 @@ from adeos.errors import AdeosError, BridgeError
 from crashdump.errors import CrashdumpError
 from tests.adeos import test_bridge
 from tests.cli.conftest import FakeWorld
+from tests.fuzz import harness
 from tests.introspect import test_printk
 from tests.kexec_restart import test_warm_image
 from tests.watchdog.conftest import LastingMachine, Rig, tiny_bzimage, vnode_text
@@ -460,8 +460,7 @@ def fuzz_control(data: bytes) -> None:
 
 REQUESTS: Requests | None = None
 
-Seeds = Callable[[], Iterable[bytes]]
-TARGETS: dict[str, tuple[Callable[[bytes], None], Seeds]] = {
+TARGETS: dict[str, harness.Target] = {
     "ask": (fuzz_ask, lambda: [ask_seed()]),
     "bridge": (fuzz_bridge, lambda: [areas()]),
     "bzimage": (fuzz_bzimage, lambda: [tiny_bzimage()]),
@@ -478,24 +477,5 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Seeds]] = {
 }
 
 
-def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        raise SystemExit(f"{__doc__}\nTARGETS: {', '.join(TARGETS)}")
-    target, seeds = TARGETS[sys.argv[1]]
-
-    def one(data: bytes) -> None:
-        try:
-            target(data)
-        except OURS:
-            pass
-
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(seeds()):
-            (Path(corpus) / f"seed{number}").write_bytes(seed)
-        options = ["-timeout=10", "-max_len=16384", *sys.argv[2:], corpus]
-        atheris.Setup([sys.argv[0], *options], one)
-        atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(__doc__, TARGETS, OURS)
