@@ -205,7 +205,7 @@ def open_image(
     base: int = 0,
     partial: bool = False,
 ) -> PhysicalMemory:
-    """Opens a memory image, by content: an ELF vmcore or raw RAM.
+    """Opens a memory image, by content: an ELF vmcore, a kdump-compressed one, or raw RAM.
 
     A raw file starts at physical address `base`, or is laid out by `segments`:
     (physical address, file offset, size).  BadImage says what is wrong with a file.  A truncated
