@@ -471,9 +471,12 @@ class RootBridge:
                 whole, torn = copies
             else:
                 continue
-            status = abi.STATUS.unpack(self.view, whole)
-            if status.id in (0, vnode):
-                seq_write(abi.STATUS, self.view, torn, status)
+            try:
+                status = abi.STATUS.unpack(self.view, whole)
+                if status.id in (0, vnode):
+                    seq_write(abi.STATUS, self.view, torn, status)
+            except ValueError:
+                continue  # scribbled over: left to whoever reads it
 
 
 def _entry(vnode: int) -> int:

@@ -9,6 +9,8 @@ a vnode is started.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -17,12 +19,14 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from adeos.files import read_regular
 from crashdump.quota import Limits
 from kexec_restart import fast_boot
 from watchdog import toml_lines
 from watchdog.errors import ConfigError, Mistake
 from watchdog.table_reader import Reader, read_table
 
+FILE_MAX = 1 << 20
 MAX_VNODES = 32  # VN_MAX_VNODES
 MAX_CPUS = 16  # VN_MAX_CPUS
 MAX_GRANTS = 8  # VN_MAX_GRANTS
@@ -266,7 +270,7 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
 def load(path: Path, *, files: bool = True) -> Config:
     """Read and check a config file; ConfigError lists every mistake."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, FILE_MAX).decode()
     except FileNotFoundError:
         raise ConfigError(path, [Mistake(None, "", "no such file", "see docs/config.md")]) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -443,8 +447,9 @@ def _check_files(
             continue
         file = directory / name
         try:
-            with file.open("rb"):
-                pass
+            os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            if not file.is_file():
+                raise OSError(errno.EINVAL, "no regular file")
         except OSError as error:
             reader.mistake((*path, key), f"{file}: {error.strerror}", "give a readable file")
 
