@@ -82,6 +82,11 @@ VN_ROOT_MAGIC: Final = 0x544F4F5244564E56
 VN_ROOT_SIZE: Final = 0x200000
 VN_ROOT_TABLE: Final = 0x1000
 VN_ROOT_SHADOW: Final = 0x100000
+VN_ROOT_LAST: Final = 0x80000
+VN_ROOT_LAST_REGS: Final = 0x81000
+VN_LAST_MAGIC: Final = 0x5453414C44564E56
+VN_LAST_RANGES: Final = 16
+VN_LAST_PERIOD_MS: Final = 100
 
 KMB_MAX_RANGES: Final = 16
 KMB_IOC: Final = 0xB5
@@ -211,6 +216,14 @@ class Way(IntEnum):
     STANDBY = 2
 
 
+class LastState(IntEnum):
+    """enum vn_last_state: how the root's kernel is, as it says itself."""
+
+    ALIVE = 0
+    PANIC = 1
+    HALTED = 2
+
+
 ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_layer": ("VN_LAYER_", Layer),
     "vn_state": ("VN_S_", State),
@@ -222,6 +235,7 @@ ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_way": ("VN_WAY_", Way),
     "vn_status_state": ("VN_ST_", StatusState),
     "vn_ask_op": ("VN_ASK_", AskOp),
+    "vn_last_state": ("VN_L_", LastState),
 }
 """C enum name -> (prefix of its enumerators in C, Python twin)."""
 
@@ -447,6 +461,27 @@ class RootHead(NamedTuple):
     epoch: U32
 
 
+class Last(NamedTuple):
+    """struct vn_last: the root kernel's signs of life and its last word."""
+
+    magic: U64
+    abi: U32
+    state: Annotated[LastState, "I"]
+    beat: U64
+    beat_tsc: U64
+    tsc: U64
+    vmcoreinfo_pa: U64
+    vmcoreinfo_size: U64
+    successor: U32
+    nranges: U32
+    cpu: U32
+    pid: U32
+    comm: Annotated[str, "16s"]
+    message: Annotated[str, "256s"]
+    release: Annotated[str, "64s"]
+    range: Annotated[tuple[Range, ...], (Range, VN_LAST_RANGES)]
+
+
 class Status(NamedTuple):
     """struct vn_status: what the daemon says of a vnode."""
 
@@ -626,7 +661,7 @@ class Grants(NamedTuple):
 
     seq: U32
     n: U32
-    reserved: U64
+    root_pa: U64
     grant: Annotated[tuple[Grant, ...], (Grant, VN_MAX_GRANTS)]
     status: Annotated[tuple[Status, ...], (Status, VN_MAX_GRANTS)]
 
@@ -668,6 +703,7 @@ CONTROL: Final = Layout("vn_control", Control)
 RING: Final = Layout("vn_ring", Ring)
 WARM: Final = Layout("vn_warm", Warm)
 ROOT_HEAD: Final = Layout("vn_root_head", RootHead)
+LAST: Final = Layout("vn_last", Last)
 STATUS: Final = Layout("vn_status", Status)
 ROOT_INFO: Final = Layout("vn_root_info", RootInfo)
 KMB_CPU: Final = Layout("kmb_cpu", KmbCpu)
@@ -715,6 +751,7 @@ KMB_CONTROL: Final = _ioc(_READ | _WRITE, 12, KMB_HOLD.size)
 KMB_POKE: Final = _ioc(_WRITE, 13, POKE.size)
 KMB_BREAK: Final = _ioc(_WRITE, 14, BREAK.size)
 KMB_RESUME: Final = _ioc(_READ | _WRITE, 15, RESUME.size)
+KMB_SUCCESSOR: Final = _ioc(_WRITE, 24, 4)
 VNODE_SELF: Final = _ioc(_READ, 32, SELF.size)
 VNODE_BEAT: Final = _ioc(_NONE, 33, 0)
 VNODE_GRANTS: Final = _ioc(_READ, 34, GRANTS.size)

@@ -30,6 +30,7 @@ _DEBUG_STATE = abi.DEBUG.members["state"].offset
 _NO_GRANT = abi.GRANT.unpack(bytes(abi.GRANT.size))
 _NO_STATUS = abi.STATUS.unpack(bytes(abi.STATUS.size))
 _MAX_NOTE = 0x10000  # VMCOREINFO is a page
+_MAX_ROOT_CPUS = 8192  # NR_CPUS, arch/x86/Kconfig
 
 
 def seq_read(layout: Layout[Any], view: memoryview, at: int) -> Any:
@@ -241,20 +242,22 @@ class Bridge:
         side = self.vnode_side()
         return side.cmd_result if side is not None and side.cmd_done == number else None
 
-    def grant(self, table: Sequence[tuple[abi.Grant, abi.Status]]) -> bool:
+    def grant(self, table: Sequence[tuple[abi.Grant, abi.Status]], root_pa: int = 0) -> bool:
         """Writes which vnodes this one may look at; the caller then rings the portal.
 
-        False, and nothing is written, when just that stands there.
+        `root_pa`: the root bridge, for the successor, which may look at the root as well.  False,
+        and nothing is written, when just that stands there.
         """
         if len(table) > abi.VN_MAX_GRANTS:
             raise BridgeError(f"{len(table)} grants for a vnode, at most {abi.VN_MAX_GRANTS} fit")
-        if not table and abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, "n") == 0:
+        written = [abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, key) for key in ("n", "root_pa")]
+        if not table and written == [0, root_pa]:
             return False
         spare = abi.VN_MAX_GRANTS - len(table)
         value = abi.Grants(
             seq=abi.GRANTS.get(self.view, abi.VN_BR_GRANTS, "seq"),
             n=len(table),
-            reserved=0,
+            root_pa=root_pa,
             grant=(*(grant for grant, _ in table), *[_NO_GRANT] * spare),
             status=(*(status for _, status in table), *[_NO_STATUS] * spare),
         )
@@ -409,6 +412,23 @@ class RootBridge:
         """All vnodes the daemon knows, by id."""
         every = (self.status(vnode) for vnode in range(1, abi.VN_MAX_VNODES))
         return [status for status in every if status is not None]
+
+    def last(self) -> abi.Last | None:
+        """The kernel's signs of life, None where kmb.ko gives none.  `range`: the valid ones."""
+        if abi.LAST.get(self.view, abi.VN_ROOT_LAST, "magic") != abi.VN_LAST_MAGIC:
+            return None
+        last: abi.Last = _unpack(abi.LAST, bytes(self.view[abi.VN_ROOT_LAST :][: abi.LAST.size]), 0)
+        _check(last.abi == abi.VN_ABI_VERSION, "vn_last.abi", last.abi)
+        _check(last.nranges <= abi.VN_LAST_RANGES, "vn_last.nranges", last.nranges)
+        _check(last.cpu < _MAX_ROOT_CPUS, "vn_last.cpu", last.cpu)
+        _check(last.successor < abi.VN_MAX_VNODES, "vn_last.successor", last.successor)
+        _check(last.vmcoreinfo_size <= _MAX_NOTE, "vn_last.vmcoreinfo_size", last.vmcoreinfo_size)
+        return last._replace(range=last.range[: last.nranges])
+
+    def last_frame(self) -> abi.Frame | None:
+        """Registers of the root's CPU that panicked, None when none did."""
+        frame: abi.Frame = seq_read(abi.FRAME, self.view, abi.VN_ROOT_LAST_REGS)
+        return frame if frame.flags & abi.VN_FRAME_GP else None
 
     # The daemon's writers
 

@@ -63,6 +63,9 @@ class FakeMachine:
         self.vnodes: dict[int, FakeVnode] = {}
         self.unparkable: set[int] = set()
         """CPUs that will not confirm a parking."""
+        self.root_ram: tuple[Range, ...] = ()
+        """What the successor is told of the root's own memory."""
+        self._write_last(abi.LAST.unpack(bytes(abi.LAST.size)))
         self.foreign_owner = 0
         """When not 0, the pid of a process that owns the machine, so that claim() fails."""
         self.foreign_holder = 0
@@ -267,6 +270,34 @@ class FakeMachine:
         at = self._binding(vnode).region.base + abi.VN_OFF_BRIDGE + abi.VN_BR_CONTROL
         self.raw(at, abi.CONTROL.size)[:] = abi.CONTROL.pack(control)
 
+    def successor(self, vnode: int) -> None:
+        self._owned()
+        if not 0 <= vnode < abi.VN_MAX_VNODES:
+            raise PlacementError(f"vnode {vnode} cannot succeed")
+        ram = self.root_ram
+        self._write_last(self.last()._replace(successor=vnode, nranges=len(ram), range=ram))
+
+    def last(self) -> abi.Last:
+        """What the root's kernel says of itself."""
+        last: abi.Last = abi.LAST.unpack(self.raw(self.root_pa + abi.VN_ROOT_LAST, abi.LAST.size))
+        return last
+
+    def _write_last(self, last: abi.Last) -> None:
+        last = last._replace(magic=abi.VN_LAST_MAGIC, abi=abi.VN_ABI_VERSION)
+        self.raw(self.root_pa + abi.VN_ROOT_LAST, abi.LAST.size)[:] = abi.LAST.pack(last)
+
+    def root_beat(self) -> None:
+        """A beat of the root's kernel."""
+        last = self.last()
+        self._write_last(last._replace(beat=last.beat + 1, beat_tsc=self.tsc()))
+
+    def root_ends(self, state: abi.LastState, message: str = "") -> None:
+        """The root's kernel panics, or halts in order."""
+        last = self.last()._replace(state=state, tsc=self.tsc(), message=message)
+        if state is abi.LastState.PANIC:
+            last = last._replace(comm="bash", pid=42)
+        self._write_last(last)
+
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         self._owned()
         self._index(vnode, cpu)
@@ -309,6 +340,11 @@ class FakeMachine:
         binding = self._binding(vnode)
         self._bound[vnode] = binding._replace(rings=binding.rings + 1)
         os.eventfd_write(self._eventfd, 1)
+
+    def add_root_ram(self, base: int, data: memoryview) -> None:
+        """Memory of the root that its successor sees once one is named."""
+        self._memory.append((Range(base, len(data)), data))
+        self.root_ram = (*self.root_ram, Range(base, len(data)))
 
     def raw(self, base: int, size: int) -> memoryview:
         """Writable memory for the vnodes' own side: no owner needed, the same bounds."""

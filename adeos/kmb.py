@@ -102,6 +102,9 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
         errno.ENOENT: (PlacementError, "there is no breakpoint", ""),
         errno.ENOSPC: (PlacementError, f"has {abi.VN_MAX_BREAKPOINTS} breakpoints", "delete some"),
     },
+    abi.KMB_SUCCESSOR: {
+        errno.EINVAL: (PlacementError, f"cannot succeed: ids are 1..{abi.VN_MAX_VNODES - 1}", ""),
+    },
     abi.KMB_CLEAR: {
         errno.EINVAL: (PlacementError, "memory to clear is not aligned to 4 KiB", ""),
         errno.EPERM: (PlacementError, "memory to clear is not given to vnodes", ""),
@@ -264,6 +267,10 @@ class KmbMachine:
 
     def clear_break(self, vnode: int, pa: int) -> None:
         self._call(abi.KMB_BREAK, abi.BREAK, abi.KmbBreak(vnode, 0, 0, pa), vnode)
+
+    def successor(self, vnode: int) -> None:
+        buffer = bytearray(vnode.to_bytes(4, "little"))
+        self._ioctl(abi.KMB_SUCCESSOR, buffer, f"vnode {vnode}")
 
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         self._call(abi.KMB_IPI, abi.IPI, abi.KmbIpi(vnode, cpu, vector), vnode)

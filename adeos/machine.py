@@ -140,6 +140,10 @@ class Machine(Protocol):
         """Take it away again."""
         ...
 
+    def successor(self, vnode: int) -> None:
+        """Name the vnode that may read the root and keeps its panic from a reset; 0 = none."""
+        ...
+
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         """Fixed interrupt to a CPU, by its index within the vnode."""
         ...

@@ -16,6 +16,7 @@ from cli.verb import INCIDENT, Place, verb
 
 if TYPE_CHECKING:
     from crashdump.analysis.report import Report
+    from crashdump.analysis.subject import Subject
 
 PANELS = (
     "reason", "instruction", "registers", "backtrace", "cpus", "locks", "hung", "log",
@@ -102,8 +103,29 @@ def analyze(session: Session, target: str, modules: tuple[str, ...], kernel: int
         number = INCIDENT.convert(target, None, None)
         if kernel:
             raise click.UsageError("--kernel goes with a file: an incident is one kernel's")
+        held = root_in_place(session, number)
+        if held is not None:
+            return run.analyze(held, incident=number, only=modules)
         return run.analyze_incident(session.store(), number, only=modules)
     return run.analyze_file(existing(target), only=modules, number=kernel)
+
+
+def root_in_place(session: Session, number: int) -> Subject | None:
+    """The root's own memory when the incident is of this root's end, and is still to be seen."""
+    from cli.attach import may_see_root
+    from cli.session import in_vnode
+    from crashdump import root
+    from crashdump.capture import boot_id
+    from crashdump.incident import DumpState
+
+    record = session.store().get(number)
+    held = record.vnode == root.VNODE and record.dump.state is DumpState.HELD
+    if not held or record.dump.boot_id != boot_id():
+        return None
+    if not (in_vnode() or session.machine_factory is not None) or not may_see_root(session):
+        return None
+    machine = session.machine()
+    return root.subject(machine, root.look(machine), record.reason)
 
 
 def existing(target: str) -> Path:

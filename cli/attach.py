@@ -115,11 +115,19 @@ def command(
 def refuse_to_stop(session: Session, words: Sequence[str | None]) -> None:
     """CliError in a vnode that was granted a look, no more."""
     for word in words:
+        if word == observe.ROOT and may_see_root(session):
+            raise CliError("vnode 0: the root is looked at, never stopped: leave --stop out")
         if word is not None and not may_control(session, word):
             raise CliError(
                 f"vnode {word}: this vnode may look at it, not stop it; on the root: vnode-debug"
                 f" grant {word} --to THIS-VNODE --control"
             )
+
+
+def may_see_root(session: Session) -> bool:
+    """Whether this is the vnode that succeeds the root."""
+    machine = session.machine()
+    return isinstance(machine, Granted) and machine.info().root_pa != 0
 
 
 def may_control(session: Session, word: str) -> bool:
@@ -140,6 +148,7 @@ def further_vnodes(
         return (), words
     statuses = observe.statuses(session.machine())
     known = {name for status in statuses for name in (str(status.id), status.name)}
+    known |= {observe.ROOT}
     count = next((n for n, word in enumerate(words) if word not in known), len(words))
     return words[:count], words[count:]
 
@@ -172,6 +181,8 @@ def factory(
         if not path.is_file():
             raise NotFound(f"{target}: no such file")
         return lambda: sources.dump(path, tasks=tasks)
+    if target == observe.ROOT and may_see_root(session):
+        return lambda: sources.root(session.machine(), tasks=tasks)
     status = observe.find(session.machine(), VNODE.convert(target, None, None))
     control = control and may_control(session, target)
     writable = session.open_writable if control else None

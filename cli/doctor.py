@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from cli import machine_check, output
 from cli.errors import ExitCode
-from cli.session import Session, open_machine
+from cli.session import MachineFactory, Session, open_machine
 from cli.verb import Place, verb
 
 COLOUR = {"ok": "green", "note": "yellow", "missing": "red"}
@@ -30,6 +32,7 @@ def command(session: Session, here: bool) -> int:
     role, checks = machine_check.role(facts), machine_check.check(facts)
     if role is machine_check.Role.ROOT:
         checks.append(dumps(session))
+        checks += succession(opener)
     if session.json:
         output.write_json(
             {
@@ -47,6 +50,19 @@ def command(session: Session, here: bool) -> int:
         output.write("\nLimits of containment")
         output.write("\n".join(f"- {limit}" for limit in machine_check.LIMITS))
     return ExitCode.DONE if machine_check.complete(checks) else ExitCode.MACHINE
+
+
+def succession(opener: MachineFactory) -> list[machine_check.Check]:
+    """What a panic of the root would end in; nothing where the root bridge is not seen."""
+    from adeos.bridge import RootBridge
+    from adeos.errors import AdeosError
+
+    try:
+        last = RootBridge.open(opener()).last()
+        panic = Path("/proc/sys/kernel/panic").read_text().strip()
+    except (AdeosError, OSError):
+        return []
+    return [machine_check.succession(last.successor, panic)] if last is not None else []
 
 
 def dumps(session: Session) -> machine_check.Check:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import observe, output
+from cli.attach import may_see_root
 from cli.errors import NotFound
 from cli.memory import NoKernel, vnode_kernel
 from cli.session import Session
@@ -63,14 +64,25 @@ def command(
         assert incident is not None  # checked above
         records = dump_kernel(session, incident).log()
     else:
-        status = observe.find(session.machine(), vnode)
-        records = vnode_kernel(session.machine(), status).log()
+        records = running_kernel(session, vnode, follow=follow).log()
     first = last(select(records, worst), count)
     if not follow:
         show(first, session)
         return
     assert vnode is not None  # checked above
     stream(session, vnode, worst, first)
+
+
+def running_kernel(session: Session, vnode: str, *, follow: bool) -> Kernel:
+    """The kernel of a vnode; in the successor, vnode 0 is the root's."""
+    machine = session.machine()
+    if vnode == observe.ROOT and may_see_root(session):
+        from crashdump import root
+
+        if follow:
+            raise click.UsageError("--follow: of vnode 0 only what is there now is shown")
+        return root.kernel(machine, root.look(machine))
+    return vnode_kernel(machine, observe.find(machine, vnode))
 
 
 def dump_kernel(session: Session, incident: int) -> Kernel:

@@ -29,7 +29,7 @@ LIMITS = (
     "A triple fault in a vnode resets the whole machine; so do writes to ports 0xcf9 and 0x64.",
     "A wild write or stray DMA of a vnode can land anywhere, in the root's memory too.",
     "Before a vnode's agent is loaded, its emergency reboot is not caught.",
-    "A root panic leaves the vnodes running, unwatched.",
+    "A root panic leaves the vnodes running, unwatched; without a successor panic= resets all.",
 )
 
 PROGRAMS: Mapping[str, tuple[str, str]] = {
@@ -293,6 +293,19 @@ def _kvm(facts: Facts) -> Check:
         return Check("KVM", Verdict.NOTE, "not proven: /dev/kvm opens, the box runs emulated")
     text = "not proven: /dev/kvm opens, which is no sign that a guest boots; 'box up' tries it"
     return Check("KVM", Verdict.NOTE, text)
+
+
+def succession(successor: int, panic: str) -> Check:
+    """What a panic of the root ends in: `panic` is the sysctl kernel.panic, "" = unknown."""
+    resets = panic not in ("", "0")
+    if successor:
+        text = f"vnode {successor} succeeds the root: no reset while it runs (kernel.panic={panic})"
+        return Check("root panic", Verdict.OK, text)
+    if resets:
+        text = f"resets the machine and all vnodes (kernel.panic={panic})"
+        hint = "name a [machine] successor, or set kernel.panic=0"
+        return Check("root panic", Verdict.NOTE, text, hint)
+    return Check("root panic", Verdict.OK, "the vnodes run on, nobody watches them")
 
 
 def dumps(used: Usage, limits: Limits) -> Check:

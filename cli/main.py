@@ -85,6 +85,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("box", "cli.box", "Run the box: an SMP machine in a QEMU process."),
             Entry("config", "cli.config", "Check the config file."),
+            Entry("successor", "cli.successor", "Watch the root, and record its end."),
             Entry("reload", "cli.reload", "Have the daemon read its config anew."),
             Entry("daemon", "cli.daemon", "Run the daemon in the foreground."),
             Entry("completion", "cli.completion", "Print the shell's completion script."),

@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from adeos.machine import Machine
 
 __all__ = [
-    "Daemon", "Layer", "Row", "Sample", "Snapshot", "daemon", "describe", "find", "statuses", "take"
+    "ROOT", "Daemon", "Layer", "Row", "Sample", "Snapshot", "daemon", "describe", "find",
+    "statuses", "take",
 ]  # fmt: skip
+
+
+ROOT = "0"
 
 
 def find(machine: Machine, vnode: str) -> abi.Status:
     """The status of a vnode given by id or name; NotFound says which ones there are."""
+    if vnode == ROOT:
+        raise NotFound(
+            "vnode 0 is the root: its successor alone looks at it, with attach, log and drgn"
+        )
     seen = statuses(machine)
     for status in seen:
         if vnode in (str(status.id), status.name):

@@ -36,6 +36,11 @@ HEADERS = (
 NOTHING_GRANTED = (
     "the root has granted no vnode to this one; there: vnode-debug grant VNODE --to THIS-VNODE"
 )
+ROOT_IS_DEAD = {
+    "crashed": "the root is dead, states are as it left them; its memory: vnode-debug attach 0",
+    "silent": "the root's kernel hangs, states may be old; its memory: vnode-debug attach 0",
+    "halted": "the root was shut down in order; states are as it left them",
+}
 RIGHT = frozenset({"ID", "SINCE", "INC", "UPTIME", "RESTARTS", "IMAGE", "INCIDENT", "MEMORY"})
 COLOUR = {
     "watching": "green",
@@ -49,6 +54,7 @@ COLOUR = {
     "crashed": "red",
     "fenced": "red",
     "quarantined": "red",
+    "silent": "red",
     "unwatched": "red",
     "stopped": "dim",
     "halted": "dim",
@@ -117,6 +123,8 @@ def table(rows: Sequence[observe.Row]) -> str:
 
 def remark_on(rows: Sequence[observe.Row], *, granted: bool = False) -> str:
     """What the table alone does not tell, or ""; `granted`: they are what a vnode may look at."""
+    if granted and rows and rows[0].id == 0 and rows[0].state in ROOT_IS_DEAD:
+        return ROOT_IS_DEAD[rows[0].state]
     if granted:
         return "" if rows else NOTHING_GRANTED
     if not rows:

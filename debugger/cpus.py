@@ -169,3 +169,20 @@ class DumpCpus:
 
     def change(self) -> Change | None:
         return None
+
+
+class RootCpus(DumpCpus):
+    """The root's CPUs, from its successor: `saved` as it panicked; of a living root none are known.
+
+    Nothing here stops or samples it.
+    """
+
+    def __init__(self, saved: Mapping[int, Values], count: int, *, alive: bool) -> None:
+        super().__init__(saved, count)
+        self.volatile = alive
+        self._alive = alive
+
+    def state(self, cpu: int) -> str:
+        if self._alive:
+            return "not the successor's to sample"
+        return "panicked [saved]" if cpu in self._saved else "dead [no registers]"

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from adeos.abi import USER_REGS
+from adeos.abi import USER_REGS, VN_MAX_VNODES, LastState
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from adeos.machine import Binding, Machine
 from adeos.peers import Granted
+from crashdump import root as roots
 from debugger.control import RunControl
-from debugger.cpus import BridgeCpus, DumpCpus, Hold
+from debugger.cpus import BridgeCpus, DumpCpus, Hold, RootCpus
 from debugger.errors import NothingThere
-from debugger.registers import Values, of_user_regs
+from debugger.registers import Values, of_frame, of_user_regs
 from debugger.target import Identity, KernelTarget
 from introspect.errors import IntrospectError
 from introspect.kernel import Kernel
@@ -59,6 +60,23 @@ def vnode(
         control = RunControl(open_writable, number, binding.region, bridge, kernel)
         target.controlled_by(control)
     return target
+
+
+def root(machine: Machine, *, tasks: bool = True) -> KernelTarget:
+    """The root's own kernel, alive or dead, from its successor; looked at, never stopped.
+
+    NothingThere when this is no successor or nothing of the root's memory is a kernel.
+    """
+    try:
+        now = roots.look(machine)
+        kernel = roots.kernel(machine, now)
+    except (roots.NoRoot, BridgeError) as error:
+        raise NothingThere(str(error)) from None
+    saved = {now.cpu: of_frame(now.frame)} if now.cpu is not None and now.frame else {}
+    cpus = RootCpus(saved, _online(kernel, now.cpu), alive=now.last.state is LastState.ALIVE)
+    # gdb takes process 0 for "any"
+    identity = Identity(VN_MAX_VNODES, roots.NAME)
+    return KernelTarget(identity, kernel, cpus, tasks=tasks)
 
 
 def memory_of(machine: Machine, binding: Binding) -> BufferMemory:
@@ -154,6 +172,15 @@ def _registers(memory: PhysicalMemory) -> dict[int, Values]:
             values |= {"cr0": cr0, "cr2": cr2, "cr3": cr3, "cr4": cr4, "k_gs_base": k_gs_base}
         saved[cpu] = values
     return saved
+
+
+def _online(kernel: Kernel, panicked: int | None) -> int:
+    """One more than the root's highest CPU: those present beyond are the vnodes'."""
+    try:
+        online = kernel.cpus("online")
+    except IntrospectError:
+        online = []
+    return min(1 + max([0, *online, panicked or 0]), _MAX_CPUS)
 
 
 def _present(kernel: Kernel) -> int:

@@ -116,6 +116,12 @@ class RunningBox:
         return machine.monitor(command)
 
 
+@pytest.fixture(scope="session")
+def box_type() -> type[RunningBox]:
+    """For a test that boots a box of its own."""
+    return RunningBox
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "box" in getattr(item, "fixturenames", ()):

@@ -157,6 +157,8 @@ class MachineConfig(Base, frozen=True):
     low: str = ""
     cpus: tuple[int, ...] = ()
     module: str = ""
+    successor: str = ""
+    """The vnode, by name or id, that watches the root and outlives it."""
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -201,6 +203,12 @@ class Config(Base, frozen=True):
     dumps: Dumps = Dumps()
     hooks: Hooks = Hooks()
     vnode: tuple[VnodeConfig, ...] = ()
+
+    @property
+    def successor(self) -> int:
+        """Id of the vnode that succeeds the root, 0 = none."""
+        found = self.find(self.machine.successor) if self.machine.successor else None
+        return found.id if found is not None else 0
 
     def find(self, which: int | str) -> VnodeConfig | None:
         """The vnode of this id (number or digits) or name."""
@@ -262,6 +270,7 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
             _check_files(reader, vnode, ("vnode", index), path.parent)
     _check_between(reader, config)
     _check_grants(reader, config)
+    _check_successor(reader, config)
     if reader.mistakes:
         raise ConfigError(path, _once(reader.mistakes))
     return _absolute(config, path.parent)
@@ -493,6 +502,13 @@ def _check_grants(reader: Reader, config: Config) -> None:
             seen.add(grant.vnode)
         if len(vnode.grants) > MAX_GRANTS:
             reader.mistake(path, f"{len(vnode.grants)} grants", f"{MAX_GRANTS} at most")
+
+
+def _check_successor(reader: Reader, config: Config) -> None:
+    name = config.machine.successor
+    if name and config.find(name) is None:
+        known = ", ".join(vnode.name for vnode in config.vnode) or "none"
+        reader.mistake(("machine", "successor"), f'there is no vnode "{name}"', f"there is {known}")
 
 
 def _overlap(a: Span, b: Span) -> bool:

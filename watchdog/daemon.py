@@ -21,7 +21,7 @@ from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from kexec_restart.images import Stage
 from watchdog import config as configs
-from watchdog import log, module, notify, paths, realtime, standby, status
+from watchdog import log, module, notify, paths, realtime, standby, status, succession
 from watchdog.composer import Composer
 from watchdog.config import Config
 from watchdog.control import ControlServer
@@ -179,6 +179,7 @@ async def _lead(machine: Machine, config: Config, options: Options, parts: Parts
     ledger.finished = service.hooks.incident
     dumps = await _assemble(service, parts, ledger, dump_ledger, options.dumps_in_process)
     await service.staging.restore_all()
+    succession.appoint(service)
     await service.adopt()
     server = ControlServer(paths.control_socket(), table(service))
     await server.start()

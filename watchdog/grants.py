@@ -47,7 +47,8 @@ def write(machine: Machine, units: Mapping[int, Unit], holder: Unit) -> None:
             _entry(machine, units[vnode], control=vnode in holder.controls)
             for vnode in sorted(holder.grants)
         ]
-        if holder.bridge.grant(table):
+        root_pa = machine.info().root_pa if holder.succeeds else 0
+        if holder.bridge.grant(table, root_pa):
             portal.ring(machine, holder)
     except AdeosError as error:
         log.write("warning", "grants", vnode=holder.id, what=error)

@@ -43,6 +43,8 @@ class Snapshot(NamedTuple):
     tsc_khz: int
     owner_pid: int
     head: abi.RootHead | None
+    last: abi.Last | None
+    """The root kernel's own signs of life; None where they are not seen."""
     samples: tuple[Sample, ...]
 
     def seconds(self, since_tsc: int) -> float | None:
@@ -99,12 +101,19 @@ class Row(NamedTuple):
 def take(machine: Machine) -> Snapshot:
     """Copy what can be seen now.  BridgeError when the root bridge is not of this ABI.
 
-    A vnode sees no root bridge: `head` is None, and the samples are of what it was granted.
+    A vnode sees no root bridge, unless it succeeds the root: `head` is None, and the samples are
+    of what it was granted.  The successor sees all, but beats of what it was granted alone.
     """
-    head = None if isinstance(machine, Granted) else RootBridge.open(machine).head()
-    samples = tuple(_sample(machine, status) for status in statuses(machine))
     info = machine.info()
-    return Snapshot(machine.tsc(), max(info.tsc_khz, 1), info.owner_pid, head, samples)
+    bridge = RootBridge.open(machine) if info.root_pa else None
+    head = bridge.head() if bridge is not None else None
+    last = bridge.last() if bridge is not None else None
+    seen = bridge.statuses() if bridge is not None and head is not None else statuses(machine)
+    samples = tuple(_sample(machine, status) for status in seen)
+    owner = info.owner_pid
+    if head is not None and isinstance(machine, Granted):
+        owner = head.pid  # who owns the machine is not seen from here
+    return Snapshot(machine.tsc(), max(info.tsc_khz, 1), owner, head, last, samples)
 
 
 def statuses(machine: Machine) -> list[abi.Status]:
@@ -140,15 +149,40 @@ class Daemon(Enum):
     """It owns the machine, but its tick is old: it hangs, or the root has too little CPU."""
     DEAD = "unwatched"
     """Nobody owns the machine."""
+    CRASHED = "crashed"
+    """The root's own kernel has panicked: seen by its successor."""
+    SILENT = "silent"
+    """Its kernel beats no more: it hangs, or stands still."""
+    HALTED = "halted"
+    """It was shut down in order."""
+
+
+KERNEL_ENDS = frozenset({Daemon.CRASHED, Daemon.SILENT, Daemon.HALTED})
+KERNEL_LIMIT_S = 1.0
+"""The root's kernel beats ten times a second."""
 
 
 def daemon(now: Snapshot) -> Daemon:
     """The daemon's state; a machine no daemon ever took over is unwatched too."""
+    kernel = _kernel_state(now)
+    if kernel is not None:
+        return kernel
     if now.head is None or not now.owner_pid:
         return Daemon.DEAD
     age = now.seconds(now.head.beat_tsc)
     limit = max(1.0, LATE_PERIODS * now.head.period_us / 1e6)
     return Daemon.WATCHING if age is not None and age < limit else Daemon.LATE
+
+
+def _kernel_state(now: Snapshot) -> Daemon | None:
+    """What the root's kernel says of itself, None while it runs or says nothing."""
+    if now.last is None:
+        return None
+    if now.last.state is not abi.LastState.ALIVE:
+        panicked = now.last.state is abi.LastState.PANIC
+        return Daemon.CRASHED if panicked else Daemon.HALTED
+    age = now.seconds(now.last.beat_tsc)
+    return Daemon.SILENT if age is not None and age > KERNEL_LIMIT_S else None
 
 
 def describe(before: Snapshot, now: Snapshot) -> list[Row]:
@@ -161,6 +195,11 @@ def describe(before: Snapshot, now: Snapshot) -> list[Row]:
 def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
     state = daemon(now)
     words = {Daemon.WATCHING: "", Daemon.LATE: " is late", Daemon.DEAD: " is dead"}
+    reason = f"daemon {head.pid}{words.get(state, '')}" if head.pid else "the daemon was ended"
+    since = head.start_tsc if state is Daemon.WATCHING else head.beat_tsc
+    if now.last is not None and state in KERNEL_ENDS:
+        reason = now.last.message if state is Daemon.CRASHED else "its kernel beats no more"
+        since = now.last.beat_tsc if state is Daemon.SILENT else now.last.tsc
     was = before.head if before.head is not None and before.head.epoch == head.epoch else None
     tick = Layer(
         head.beat,
@@ -171,8 +210,8 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
         id=0,
         name="root",
         state=state.value,
-        reason=f"daemon {head.pid}{words[state]}" if head.pid else "the daemon was ended",
-        state_age_s=now.seconds(head.start_tsc if state is Daemon.WATCHING else head.beat_tsc),
+        reason=reason,
+        state_age_s=now.seconds(since),
         incarnation=head.epoch,
         uptime_s=now.seconds(head.start_tsc),
         cpus=(),
@@ -182,7 +221,7 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
         restarts_left=None,
         incidents=sum(s.status.incidents for s in now.samples),
         last_incident=max((s.status.last_incident for s in now.samples), default=0),
-        release="",
+        release=now.last.release if now.last is not None else "",
         way="",
         image_age_s=None,
         grants=(),

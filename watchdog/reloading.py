@@ -17,8 +17,8 @@ import msgspec
 
 from kexec_restart.images import Spec
 from watchdog import config as configs
-from watchdog import events, log
-from watchdog.config import Config, VnodeConfig, Watch
+from watchdog import events, log, succession
+from watchdog.config import Config, MachineConfig, VnodeConfig, Watch
 from watchdog.staging import spec_of
 from watchdog.supervisor import Vnode
 from watchdog.unit import Unit
@@ -74,8 +74,17 @@ def plan(old: Config, new: Config, bound: Container[int]) -> Plan:
         else:
             words.applied.append(f"{_label(was)}: gone")
     kept = {key: getattr(old, key) for key in Config.__struct_fields__ if key not in TABLES}
-    config = msgspec.structs.replace(new, **kept | {"watch": watch, "vnode": tuple(vnodes)})
+    kept |= {"watch": watch, "vnode": tuple(vnodes), "machine": _machine(old, new, words)}
+    config = msgspec.structs.replace(new, **kept)
     return Plan(config, tuple(words.applied), tuple(words.later), tuple(words.refused))
+
+
+def _machine(old: Config, new: Config, words: _Words) -> MachineConfig:
+    """The [machine] that holds: of it only the successor can change."""
+    successor = new.machine.successor
+    if successor != old.machine.successor:
+        words.applied.append("[machine] successor")
+    return msgspec.structs.replace(old.machine, successor=successor)
 
 
 def _tables(old: Config, new: Config, words: _Words) -> Watch:
@@ -86,7 +95,7 @@ def _tables(old: Config, new: Config, words: _Words) -> Watch:
         if key == "machine"
         else f"[{key}]: end the daemon (down --keep-running), then up"
         for key in sorted(others)
-        if getattr(new, key) != getattr(old, key)
+        if _fixed(new, key) != _fixed(old, key)
     ]
     kept = {key: getattr(old.watch, key) for key in NEW_DAEMON}
     words.refused += [
@@ -98,6 +107,12 @@ def _tables(old: Config, new: Config, words: _Words) -> Watch:
     words.applied += ["[watch]"] if watch != old.watch else []
     words.applied += [f"[{key}]" for key in TABLES if getattr(new, key) != getattr(old, key)]
     return watch
+
+
+def _fixed(config: Config, key: str) -> object:
+    """What of a table cannot change while a daemon runs."""
+    table = getattr(config, key)
+    return msgspec.structs.replace(table, successor="") if key == "machine" else table
 
 
 def _merge(was: VnodeConfig, new: VnodeConfig, bound: bool, words: _Words) -> VnodeConfig:
@@ -139,6 +154,7 @@ async def reload(service: Service) -> Plan:
         service.dismiss(service.units.pop(number))
     for vnode in found.config.vnode:
         _apply(service, vnode, images.get(vnode.id))
+    succession.appoint(service)
     for line in found.applied + found.later:
         log.write("info", "reload", what=line)
     for line in found.refused:

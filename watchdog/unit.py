@@ -106,6 +106,9 @@ class Unit:
     controls: set[int] = field(default_factory=set)
     """Those of them that it may also control."""
 
+    succeeds: bool = False
+    """It may look at the root, and watches it."""
+
     def __post_init__(self) -> None:
         self.grant_as(self.config)
 

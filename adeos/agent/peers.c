@@ -63,8 +63,8 @@ static bool overlap(u64 a, u64 asize, u64 b, u64 bsize)
 	return a < b + bsize && b < a + asize;
 }
 
-/* Some vnode's memory, and none that this kernel uses itself. */
-static bool is_foreign(u64 base, u64 size)
+/* Memory that this kernel does not use itself. */
+bool peers_is_foreign(u64 base, u64 size)
 {
 	return region_intersects(base, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) ==
 		       REGION_DISJOINT &&
@@ -87,8 +87,8 @@ static bool is_valid_memory(const struct vn_status *s)
 	       PAGE_ALIGNED(s->slot_base | s->slot_size) && s->slot_base >= LOW_MIN &&
 	       s->slot_size >= VN_SLOT_SIZE && s->slot_size <= LOW_END &&
 	       s->slot_base <= LOW_END - s->slot_size &&
-	       is_foreign(s->region_base, s->region_size) &&
-	       is_foreign(s->slot_base, s->slot_size);
+	       peers_is_foreign(s->region_base, s->region_size) &&
+	       peers_is_foreign(s->slot_base, s->slot_size);
 }
 
 static bool is_valid(const struct vn_status *s, u32 seen)
@@ -108,16 +108,12 @@ static bool same_memory(const struct peer *p, const struct vn_grant *g, const st
 }
 
 /* What user space has mapped of it shows zeros from now on: see peers_fault(). */
-static void zap(const struct peer *p)
+void peers_zap(u64 base, u64 size)
 {
 	struct peers_file *f;
 
-	list_for_each_entry(f, &peers_files, list) {
-		unmap_mapping_range(f->file->f_mapping, p->status.region_base,
-				    p->status.region_size, 1);
-		unmap_mapping_range(f->file->f_mapping, p->status.slot_base,
-				    p->status.slot_size, 1);
-	}
+	list_for_each_entry(f, &peers_files, list)
+		unmap_mapping_range(f->file->f_mapping, base, size, 1);
 }
 
 static void take_memory(struct peer *p)
@@ -125,11 +121,17 @@ static void take_memory(struct peer *p)
 	if (!p->generation)
 		return;
 	p->generation = 0;
-	zap(p);
+	peers_zap(p->status.region_base, p->status.region_size);
+	peers_zap(p->status.slot_base, p->status.slot_size);
 	memunmap(p->region);
 	memunmap(p->slot);
 	p->region = NULL;
 	p->slot = NULL;
+}
+
+u64 peers_new_generation(void)
+{
+	return ++generations;
 }
 
 static void give_memory(struct peer *p)
@@ -141,7 +143,7 @@ static void give_memory(struct peer *p)
 	p->region = memremap(s->region_base, s->region_size, MEMREMAP_WB);
 	p->slot = memremap(s->slot_base, s->slot_size, MEMREMAP_WB);
 	if (p->region && p->slot) {
-		p->generation = ++generations;
+		p->generation = peers_new_generation();
 		return;
 	}
 	pr_err("vnode %u: no room to map its memory\n", p->id);
@@ -209,6 +211,7 @@ void peers_refresh(void)
 	for (i = 0; i < n; i++)
 		if (valid[i])
 			adopt(&table.grant[i], &table.status[i]);
+	root_refresh(table.root_pa);
 	WRITE_ONCE(vnode_side->grants_done, table.seq);
 }
 

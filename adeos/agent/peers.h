@@ -62,6 +62,15 @@ void peers_refresh(void);	/* take over what the root wrote */
 struct peer *peers_find(u32 id);
 struct peer *peers_at(u64 base, u64 size);	/* whose memory it is, all of it */
 struct peer *peers_of_generation(u64 generation);
+u64 peers_new_generation(void);
+bool peers_is_foreign(u64 base, u64 size);	/* no memory of this kernel */
+void peers_zap(u64 base, u64 size);	/* from what user space has mapped */
+
+/* peers_root.c: the root's own memory, for the successor; with peers_lock held */
+void root_refresh(u64 root_pa);
+u64 root_pa(void);			/* of the root bridge, 0 = not granted */
+u64 root_at(u64 base, u64 size);	/* generation of the mapping, 0 = not granted */
+bool root_is_generation(u64 generation);
 
 /* peers_ask.c, without peers_lock */
 bool peers_is_order(unsigned int number);

@@ -57,6 +57,7 @@ static int do_info(union argument *a)
 	for (i = 0; i < VN_MAX_GRANTS; i++)
 		info->ncpus += peers[i].status.ncpus;
 	fill_ranges(info);
+	info->root_pa = root_pa();
 	info->tsc = rdtsc();
 	return 0;
 }
@@ -186,11 +187,12 @@ static vm_fault_t fill(struct vm_fault *vmf)
  */
 static vm_fault_t peers_fault(struct vm_fault *vmf)
 {
+	u64 generation = (unsigned long)vmf->vma->vm_private_data;
 	vm_fault_t rc;
 
 	mutex_lock(&peers_lock);
 	peers_refresh();
-	if (peers_of_generation((unsigned long)vmf->vma->vm_private_data))
+	if (peers_of_generation(generation) || root_is_generation(generation))
 		rc = fill(vmf);
 	else
 		rc = vmf_insert_pfn(vmf->vma, vmf->address & PAGE_MASK,
@@ -216,8 +218,9 @@ static void set_flags(struct vm_area_struct *vma)
 
 static int peers_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	u64 size = vma->vm_end - vma->vm_start;
-	struct peer *p = NULL;
+	u64 base = (u64)vma->vm_pgoff << PAGE_SHIFT, size = vma->vm_end - vma->vm_start;
+	u64 generation = 0;
+	struct peer *p;
 
 	/* Not VM_SHARED: do_mmap() takes that from a read-only descriptor's */
 	if (!(vma->vm_flags & VM_MAYSHARE))
@@ -226,13 +229,14 @@ static int peers_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EACCES;
 	mutex_lock(&peers_lock);
 	peers_refresh();
-	if (!(vma->vm_pgoff >> (BITS_PER_LONG - PAGE_SHIFT)))
-		p = peers_at((u64)vma->vm_pgoff << PAGE_SHIFT, size);
-	if (p)
-		vma->vm_private_data = (void *)(unsigned long)p->generation;
+	if (!(vma->vm_pgoff >> (BITS_PER_LONG - PAGE_SHIFT))) {
+		p = peers_at(base, size);
+		generation = p ? p->generation : root_at(base, size);
+	}
 	mutex_unlock(&peers_lock);
-	if (!p)
+	if (!generation)
 		return -EPERM;
+	vma->vm_private_data = (void *)(unsigned long)generation;
 	set_flags(vma);
 	vma->vm_ops = &peers_vm_ops;
 	return 0;

@@ -497,6 +497,8 @@ enum vn_inject {
 #define VN_ROOT_SIZE		0x200000
 #define VN_ROOT_TABLE		0x1000	/* struct vn_status [VN_MAX_VNODES] */
 #define VN_ROOT_SHADOW		0x100000 /* the same, each entry written before its other copy */
+#define VN_ROOT_LAST		0x80000	/* struct vn_last */
+#define VN_ROOT_LAST_REGS	0x81000	/* struct vn_frame: of the CPU that panicked */
 
 /**
  * struct vn_root_head - at offset 0 of the root bridge (writer: the daemon)
@@ -596,6 +598,56 @@ struct vn_status {
 	__u64 image_tsc;
 	__u64 standby_tsc;
 	__u64 reserved[20];
+};
+
+#define VN_LAST_MAGIC		0x5453414c44564e56ULL	/* "VNVDLAST" */
+#define VN_LAST_RANGES		16
+#define VN_LAST_PERIOD_MS	100
+
+/**
+ * enum vn_last_state - how the root's kernel is, as it says itself
+ * @VN_L_ALIVE: it runs while vn_last.beat grows
+ * @VN_L_PANIC: it called panic(); nothing runs there any more
+ * @VN_L_HALTED: it was shut down in order, or kmb.ko was unloaded
+ */
+enum vn_last_state { VN_L_ALIVE, VN_L_PANIC, VN_L_HALTED };
+
+/**
+ * struct vn_last - the root kernel's signs of life and its last word (writer: kmb.ko)
+ * @magic: VN_LAST_MAGIC, written last
+ * @abi: VN_ABI_VERSION
+ * @state: enum vn_last_state, written after what belongs to it
+ * @beat: raised by one every VN_LAST_PERIOD_MS, by a timer of the kernel
+ * @beat_tsc: TSC of the last one
+ * @tsc: TSC when @state was left for another
+ * @vmcoreinfo_pa: physical address of the root kernel's VMCOREINFO note
+ * @vmcoreinfo_size: bytes
+ * @successor: the vnode that watches the root (KMB_SUCCESSOR), 0 = none
+ * @nranges: valid entries of @range
+ * @cpu: that panicked
+ * @pid: of the task there
+ * @comm: its name
+ * @message: the panic message
+ * @release: utsname release
+ * @range: the root's RAM when the successor was named, {base, size} in bytes
+ */
+struct vn_last {
+	__u64 magic;
+	__u32 abi;
+	__u32 state;
+	__u64 beat;
+	__u64 beat_tsc;
+	__u64 tsc;
+	__u64 vmcoreinfo_pa;
+	__u64 vmcoreinfo_size;
+	__u32 successor;
+	__u32 nranges;
+	__u32 cpu;
+	__u32 pid;
+	char  comm[16];
+	char  message[256];
+	char  release[64];
+	struct { __u64 base, size; } range[VN_LAST_RANGES];
 };
 
 /* --- 4. /dev/kmb --- */
@@ -875,6 +927,9 @@ struct kmb_event {
 #define KMB_POKE	_IOW(KMB_IOC, 13, struct kmb_poke)
 #define KMB_BREAK	_IOW(KMB_IOC, 14, struct kmb_break)
 #define KMB_RESUME	_IOWR(KMB_IOC, 15, struct kmb_resume)
+/* The vnode that may read the root's memory and watches it, 0 = none: while it
+ * runs, a panic of the root leaves the machine as it is, whatever panic= says. */
+#define KMB_SUCCESSOR	_IOW(KMB_IOC, 24, __u32)
 
 /* --- 5. /dev/vnode (in a vnode) --- */
 
@@ -916,6 +971,8 @@ struct vn_grant {
  * struct vn_grants - at VN_BR_GRANTS, and VNODE_GRANTS (writer: root)
  * @seq: sequence counter, odd while written; the portal rings after a change
  * @n: valid entries of @grant and @status
+ * @root_pa: the root bridge, for the successor: it may also read that and the
+ *	RAM named in struct vn_last; 0 for all others
  * @grant: the vnodes
  * @status: what the daemon says of each, in the same order; a region of 0 bytes
  *	when it has no memory
@@ -926,7 +983,7 @@ struct vn_grant {
 struct vn_grants {
 	__u32 seq;
 	__u32 n;
-	__u64 reserved;
+	__u64 root_pa;
 	struct vn_grant grant[VN_MAX_GRANTS];
 	struct vn_status status[VN_MAX_GRANTS];
 };
@@ -991,7 +1048,7 @@ struct vn_ask {
  * none, and after 30 s when the root did not ask. */
 
 /* /dev/vnode-peers has this, and of /dev/kmb what an observer may do there:
- * KMB_INFO (its root_pa is 0), KMB_CPUS, KMB_QUERY and read-only mappings.  Opened
+ * KMB_INFO (its root_pa is 0 but for the successor), KMB_CPUS, KMB_QUERY and read-only mappings.  Opened
  * O_RDWR, KMB_CONTROL, KMB_POKE, KMB_BREAK and KMB_NMI ask the root, which does
  * them for vnodes granted with VN_GRANT_CONTROL. */
 #define VNODE_GRANTS	_IOR(KMB_IOC, 34, struct vn_grants)

@@ -141,6 +141,11 @@ static int do_break(struct file *file, union argument *a)
 	return kmb_control_break(&a->breakpoint);
 }
 
+static int do_successor(struct file *file, union argument *a)
+{
+	return kmb_last_successor(a->vnode);
+}
+
 enum { OWNER = 0, HOLDER = 1, ANYBODY = 2 };
 
 /* @who: OWNER alone, HOLDER of the vnode's control alone (or both), ANYBODY */
@@ -163,6 +168,7 @@ static const struct command {
 	{ KMB_CONTROL, do_control, ANYBODY },
 	{ KMB_POKE, do_poke, HOLDER },
 	{ KMB_BREAK, do_break, HOLDER },
+	{ KMB_SUCCESSOR, do_successor, OWNER },
 };
 
 static const struct command *find_command(unsigned int number)

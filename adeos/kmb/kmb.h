@@ -111,6 +111,11 @@ void kmb_elcr_init(void);
 void kmb_elcr_guard(void);
 void kmb_elcr_exit(void);
 
+/* lastword.c: what the successor hears of the root */
+int kmb_last_init(void);
+void kmb_last_exit(void);
+int kmb_last_successor(u32 vnode);
+
 /* device.c: /dev/kmb */
 int kmb_device_init(void);
 void kmb_device_exit(void);

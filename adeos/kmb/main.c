@@ -27,9 +27,15 @@ static int __init kmb_init(void)
 		return rc;
 	kmb_elcr_init();
 	kmb_control_init();
+	rc = kmb_last_init();
+	if (rc) {
+		kmb_cpus_exit();
+		return rc;
+	}
 	rc = kmb_device_init();
 	if (rc) {
 		pr_err("cannot make /dev/kmb: %d\n", rc);
+		kmb_last_exit();
 		kmb_cpus_exit();
 		return rc;
 	}
@@ -43,6 +49,7 @@ static int __init kmb_init(void)
 static void __exit kmb_exit(void)
 {
 	kmb_device_exit();
+	kmb_last_exit();
 	kmb_control_exit();
 	kmb_vnode_exit();
 	kmb_portal_exit();

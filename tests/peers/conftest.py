@@ -72,6 +72,12 @@ class Console:
     def _mark(self) -> str:
         return f"{self._token}-{self._count}"
 
+    def kill(self) -> None:
+        """End it where the root answers no more."""
+        self._end.kill()
+        self._end.wait()
+        os.close(self._fd)
+
     def close(self) -> None:
         os.write(self._fd, b"\x1d")
         try:
@@ -114,6 +120,12 @@ def config(kernel: str) -> str:
         text += f'initrd = "{initrd}"\ncpus = [{number}]\nmemory = "{memory}M"\ninject = true\n'
         text += PATIENT + layout.RESTART
     return text
+
+
+@pytest.fixture
+def console_type() -> type[Console]:
+    """For a test that opens the console itself."""
+    return Console
 
 
 @pytest.fixture(scope="package")
