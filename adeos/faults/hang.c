@@ -3,9 +3,9 @@
 #include "faults.h"
 
 #include <linux/delay.h>
-#include <linux/hrtimer.h>
 #include <linux/interrupt.h>
 #include <linux/io.h>
+#include <linux/irq_work.h>
 #include <linux/kthread.h>
 #include <linux/mutex.h>
 #include <linux/preempt.h>
@@ -14,7 +14,6 @@
 #include <linux/smp.h>
 #include <linux/spinlock.h>
 
-#define STORM_NS	2000	/* shorter than the handler takes */
 #define FLOOD_LINES	20000
 
 static noinline __attribute__((__noipa__)) void spin(void)
@@ -114,21 +113,17 @@ FAULT(RCU_STALL)
 	rcu_read_unlock();
 }
 
-static enum hrtimer_restart again(struct hrtimer *t)
+static void again(struct irq_work *work)
 {
-	hrtimer_forward_now(t, STORM_NS);
-	udelay(50);
-	return HRTIMER_RESTART;
+	irq_work_queue(work);
 }
 
-static struct hrtimer storm;
+static DEFINE_IRQ_WORK(storm, again);
 
-/* The handler takes longer than its period: nothing else runs on this CPU. */
+/* An interrupt that sends itself: it is pending again before any other gets in. */
 FAULT(IRQ_STORM)
 {
-	hrtimer_init(&storm, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
-	storm.function = again;
-	hrtimer_start(&storm, STORM_NS, HRTIMER_MODE_REL_PINNED_HARD);
+	irq_work_queue(&storm);
 	barrier();
 }
 

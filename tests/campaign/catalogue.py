@@ -178,9 +178,7 @@ CATALOGUE: tuple[Fault, ...] = (
     Fault("REBOOT", "orderly", ("reboot",), line="reboot -f"),
     Fault("SYSRQ_B", "orderly", ("reboot",), line="echo b >/proc/sysrq-trigger"),
     _point("INT_HARDWARE_ENTRY", "kernel BUG in in_hard_interrupt", "in_hard_interrupt"),
-    _point("INT_HW_IRQ_EN", "kernel panic: crash point handle_irq_event", line=(
-        "echo INT_HW_IRQ_EN >/dev/vnode_faults; read x"
-    )),
+    _point("INT_HW_IRQ_EN", "kernel panic: crash point handle_irq_event"),
     _point("INT_TASKLET_ENTRY", NULL + "in_tasklet", "in_tasklet"),
     _point("FS_SUBMIT_BH", "kernel panic: crash point submit_bio_noacct", line=(
         "echo FS_SUBMIT_BH >/dev/vnode_faults; dd if=/dev/zero of=/dev/ram0 bs=4k count=4; sync"

@@ -29,6 +29,7 @@ from tests.campaign.table import page
 HOME = cache.REPOSITORY / "build" / "campaign"
 PAGE = cache.REPOSITORY / "docs" / "containment.md"
 BOX = machine.Options(memory=4 << 30, cpus=5, fresh=True)
+FOREVER_S = 1e9
 SILENT_S = 420.0  # a runner that says nothing for so long is stuck
 RUNNER = "cd /opt/vnode-debug && PYTHONPATH=. exec python3 -m tests.campaign.runner"
 
@@ -84,11 +85,13 @@ class Lines:
         return {line["shot"] for line in self.known if "shot" in line}
 
 
-def run_once(lines: Lines, seed: int, shots: Sequence[int], faults: Sequence[str]) -> bool:
-    """One runner; whether it came to its end."""
+def run_once(
+    lines: Lines, seed: int, shots: Sequence[int], faults: Sequence[str], seconds: float = FOREVER_S
+) -> bool:
+    """One runner, which begins no shot after `seconds`; whether it came to its end."""
     from select import select
 
-    task = {"seed": seed, "shots": list(shots), "faults": list(faults)}
+    task = {"seed": seed, "shots": list(shots), "faults": list(faults), "seconds": seconds}
     argv = machine.exec_argv(["sh", "-c", RUNNER], tty=False)
     under_way: dict[int, dict[str, Any]] = {}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False) as run:
@@ -155,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, action="append", help="this shot (repeatable)")
     parser.add_argument("--fault", action="append", choices=sorted(BY_NAME), help="only this fault")
     parser.add_argument("--short", action="store_true", help="a few different faults, no page")
-    parser.add_argument("--minutes", type=float, default=0, help="begin no box after so long")
+    parser.add_argument("--minutes", type=float, default=0, help="begin no fault after so long")
     parser.add_argument("--no-page", action="store_true", help="leave docs/containment.md alone")
     options = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
@@ -170,7 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"campaign: seed {seed}, lines in {lines.path}")
     began = time.monotonic()
     try:
-        campaign(lines, seed, shots, faults, began + options.minutes * 60 or None)
+        campaign(
+            lines, seed, shots, faults, began + options.minutes * 60 if options.minutes else None
+        )
     except BoxError as error:
         say(f"campaign: {error}")
         return error.exit_code
@@ -189,25 +194,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def campaign(
-    lines: Lines, seed: int, shots: Sequence[int], faults: Sequence[str], until: float | None
+    lines: Lines, seed: int, shots: Sequence[int], faults: Sequence[str], until: float
 ) -> None:
     """All shots that are not done, in as many boxes as it takes."""
     while left := [index for index in shots if index not in lines.done()]:
         own = not machine.running() or os.environ.get("VNODE_DEBUG_BOX_REUSE") != "1"
         if own:
-            machine.down(say) if machine.running() else None
+            if machine.running():
+                machine.down(say)
             machine.up(BOX, say)
         try:
             prepare()
-            for index in left[:1]:
-                say(
-                    f"campaign: {len(left)} faults, the first is {shot(seed, index, (1, 2, 3), faults).fault}"
-                )
-            whole = run_once(lines, seed, left, faults)
+            first = shot(seed, left[0], (1, 2, 3), faults).fault
+            say(f"campaign: {len(left)} faults, the first is {first}")
+            whole = run_once(lines, seed, left, faults, until - time.monotonic())
         finally:
             if own and machine.running():
                 machine.down(say)
-        if whole or (until is not None and time.monotonic() > until):
+        if whole or time.monotonic() > until:
             return
 
 

@@ -15,24 +15,26 @@ HEAD = """# Containment, measured
 
     script/campaign --n {n} --seed {seed}    # this page, again (about {minutes} minutes)
 
-**{contained} of {n} faults contained{escaped}: with 95 % confidence at least {bound:.2%} are.** The bound is one-sided,
-1 - 0.05^(1/n) without an escape (Clopper and Pearson 1934 with some). It holds for faults drawn like these, on this
-machine: three vnodes beside the root in QEMU, which emulates all of it, stock Debian kernels.
+**{contained} of {n} faults contained{escaped}: with 95 % confidence at least {bound:.2%} are.**
+The bound is one-sided, 1 - 0.05^(1/n) without an escape (Clopper and Pearson 1934 with some). It
+holds for faults drawn like these, on this machine: three vnodes beside the root in QEMU, which
+emulates all of it, stock Debian kernels.
 
-An *escape* is harm outside the vnodes that were made to fail: another vnode restarts, halts, loses beats for longer than
-its limits or miscounts a checksum; a canary in free memory or in the root changes; the daemon or the machine goes
-down; the root's kernel complains. Everything else that was not as foreseen is a *miss*: {missed} faults.
+An *escape* is harm outside the vnodes that were made to fail: another vnode restarts, halts, is
+silent in a layer for more than its limit (at least 2 s) or miscounts a checksum; a canary in free
+memory or in the root changes; the daemon or the machine goes down; the root's kernel complains.
+Everything else that was not as foreseen is a *miss*: {missed} faults.
 """
 
 CLASSES = """
 ## By class
-| class | faults | kinds | escaped | bound | missed | seen after, median ms (max) | running after, median s |
+| class | faults | kinds | escaped | bound | missed | seen, median ms (max) | running, median s |
 |---|---|---|---|---|---|---|---|
 """
 
 CHECKS = """
-*Seen after*: from the fault (for a hang: from the last beat) to the root's knowing. *Running after*: to the successor's first
-user beat; a stock kernel boots in most of that.
+*Seen*: from the fault (of a hang: from the last beat) to the root's knowing. *Running*: to the
+successor's first user beat; a stock kernel boots in most of that.
 
 ## By fault
 | fault | n | reasons | escaped | missed |
@@ -41,15 +43,17 @@ user beat; a stock kernel boots in most of that.
 
 TAIL = """
 ## What is done
-`tests/campaign/catalogue.py` has the {kinds} faults as data, with what the root must make of each; names are LKDTM's where it has
-the fault. `adeos/faults/` is the module that does them; it refuses to load without `i_know_this_crashes=1`. Time and load
-are random, from the seed; `script/campaign --seed {seed} --only K` repeats fault K alone. For each fault are checked:
-the reason, the dump, its title and culprit, the successor; of every other vnode the beats of three layers and work whose checksums
-are known; of the root its daemon, its kernel log and canaries of 40 MiB. Every 25 faults, with nothing pending: files, processes,
-locks, pending dumps of the daemon as at the beginning.
+`tests/campaign/catalogue.py` has the {kinds} faults as data, with what the root must make of each;
+names are LKDTM's where it has the fault. `adeos/faults/` is the module that does them; it refuses
+to load without `i_know_this_crashes=1`. Time and load are random, from the seed;
+`script/campaign --seed {seed} --only K` repeats fault K alone. Of each fault are checked: the
+reason, the dump, its title and culprit, the successor; of every other vnode the beats of three
+layers and work whose checksums are known; of the root its daemon, its kernel log and 40 MiB of
+canaries. Every 25 faults, with nothing pending: the daemon's files, the root's processes and
+locks, the dumps.
 
 ## Not containable
-Ring 0 without a hypervisor contains accidents. These are not among the faults above:
+Ring 0 without a hypervisor contains accidents. These are not among the faults above, and not tried:
 """
 
 
@@ -143,10 +147,19 @@ def _checkpoints(lines: Sequence[dict[str, Any]]) -> str:
     first, last = points[0]["figures"], points[-1]["figures"]
     left = [f"after {one['checkpoint']}: {what}" for one in points for what in one["left"]]
     harm = [f"after {one['checkpoint']}: {what}" for one in points for what in one["root"]]
+    gaps = [
+        max(other["gap_ms"])
+        for one in lines
+        for other in one.get("others", {}).values()
+        if other.get("gap_ms")
+    ]
+    longest = f"Longest silence of a bystander: {max(gaps):.0f} ms.\n" if gaps else ""
     return (
         f"\n## Left over\nThe daemon before and after: {first['files']} and {last['files']} files,"
-        f" {first['rss_mib']} and {last['rss_mib']} MiB; processes of the root"
+        f" {first['rss_mib']} and {last['rss_mib']} MiB,"
+        f" {first.get('views')} and {last.get('views')} views of memory; processes of the root"
         f" {first['processes']} and {last['processes']}.\n"
         f"{_plain('; '.join(left)) or 'Nothing was left over at any of the checks.'}\n"
+        + longest
         + (f"The root: {_plain('; '.join(harm))}\n" if harm else "")
     )
