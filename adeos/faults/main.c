@@ -20,7 +20,6 @@
 #include <linux/module.h>
 #include <linux/objtool.h>
 #include <linux/panic.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -79,18 +78,9 @@ FAULT(DOUBLE_FAULT)
 }
 STACK_FRAME_NON_STANDARD(fault_DOUBLE_FAULT);
 
-/* The kernel does not outlive its first process. */
-FAULT(KILL_INIT)
-{
-	struct task_struct *init = pid_task(find_vpid(1), PIDTYPE_PID);
-
-	init->signal->flags &= ~SIGNAL_UNKILLABLE;
-	send_sig(SIGKILL, init, 1);
-}
-
 const struct fault faults_plain[] = {
 	ENTRY(PANIC), ENTRY(BUG), ENTRY(WARNING), ENTRY(WARNING_MESSAGE), ENTRY(EXCEPTION),
-	ENTRY(DIVIDE_ERROR), ENTRY(INVALID_OPCODE), ENTRY(DOUBLE_FAULT), ENTRY(KILL_INIT), {}
+	ENTRY(DIVIDE_ERROR), ENTRY(INVALID_OPCODE), ENTRY(DOUBLE_FAULT), {}
 };
 
 static const struct fault *const tables[] = {

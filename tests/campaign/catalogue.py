@@ -105,7 +105,6 @@ _DUMPTEST = "kernel panic: dumptest"
 
 CATALOGUE: tuple[Fault, ...] = (
     Fault("PANIC", "panic", ("panic",), _DUMPTEST, "fault_PANIC"),
-    Fault("KILL_INIT", "panic", ("panic",), "kernel panic: Attempted to kill init!"),
     Fault("OOM", "panic", ("panic",), "kernel panic: Out of memory.*", "", _OOM),
     Fault("SYSRQ_C", "panic", DIED, ".*sysrq.*", "", "echo c >/proc/sysrq-trigger"),
     _oops("BUG", "exception", "kernel BUG in {fn}"),

@@ -26,6 +26,7 @@ from typing import Any
 
 from adeos import abi
 from adeos.bridge import Bridge, ConsoleReader, RootBridge
+from adeos.errors import AdeosError
 from adeos.kmb import KmbMachine
 from crashdump.incident import PENDING, Incident
 from crashdump.store import IncidentStore
@@ -45,6 +46,7 @@ ANALYSED_S = 240.0
 QUIET_S = 3.0  # a vnode that is to stay is watched for so long
 EITHER_S = 8.0
 DRAIN = 25
+TROUBLE = (WatchdogError, AdeosError, AssertionError, OSError, ValueError)
 GAP_MS = 2000.0  # an emulated CPU that its host lets wait is silent in all layers
 CANARY = 32 << 20  # bytes, at the end of the last pool, which is never full
 OWN_CANARY = 8 << 20
@@ -255,7 +257,7 @@ class Campaign:
         try:
             self.cause(fault, victims, others, before)
             self.follow(fault, victims, others, before)
-        except (WatchdogError, AssertionError, OSError) as error:
+        except TROUBLE as error:
             record["trouble"].append(f"{type(error).__name__}: {error}")
         record["seconds"] = round(time.monotonic() - began, 3)
         record["victims"] = {v: self.seen(fault, v, before[v][0]) for v in victims}
@@ -265,7 +267,10 @@ class Campaign:
         found = {i.id: i.vnode for i in self.store.list() if i.id > last and i.vnode in victims}
         self.pending.append(Fired(record, fault, found))
         for vnode in victims:
-            self.tidy(fault, vnode, before[vnode][0])
+            try:
+                self.tidy(vnode, before[vnode][0])
+            except TROUBLE as error:
+                record["trouble"].append(f"afterwards: {type(error).__name__}: {error}")
         self.settle()
 
     def last_incident(self) -> int:
@@ -395,7 +400,7 @@ class Campaign:
         life = self.life(vnode)
         return min(beat.count[abi.Layer.USER] for beat in life.bridge.beats(life.ncpus))
 
-    def tidy(self, fault: Fault, vnode: int, was: int) -> None:
+    def tidy(self, vnode: int, was: int) -> None:
         """The next shot finds a fresh vnode."""
         status = self.status(vnode)
         if status.state is Status.RUNNING and status.incarnation == was:
