@@ -142,7 +142,7 @@ class ImageStore:
         pool.region(entry.place.size, entry.place.base)
         taken = [entry.place]
         try:
-            if region != unit.region and region not in self.placement.held.values():
+            if region != unit.region and region not in self.placement.held:
                 pool.region(region.size, region.base)
                 taken.append(region)
             self.composer.taken(entry.place)

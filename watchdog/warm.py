@@ -57,7 +57,7 @@ class Warm:
         """Take over an earlier daemon's images; what may stand by is filled anew in idle time."""
         for kept in self.store.find(self.host.units):
             unit = self.host.units[kept.vnode]
-            if kept.region != unit.region and kept.region not in self.placement.held.values():
+            if kept.region != unit.region and kept.region not in self.placement.held:
                 self.host.spawn(self._refill(unit, kept.region))
             log.write("info", "image-found", vnode=unit.id, at=f"{kept.place.base:#x}")
             self._publish(unit)
