@@ -250,20 +250,20 @@ class Executor:
         """Close the row with all stamps and what the others' beats were meanwhile."""
         assert isinstance(action, actions.FinishIncident)
         entry, unit.entry = unit.entry, None
-        if entry is not None and await self.ledger.file(entry):
-            after = {witness.vnode: witness.before for witness in self.host.witnesses(unit)}
-            again = action.outcome == "restarted"
+        if entry is not None:
             self.warm.stamps(unit)
-            await self.ledger.finish(
-                entry,
-                action.outcome,
+            again = action.outcome == "restarted"
+            # all of now: while the disk is waited for, the vnode may fail again
+            facts = (
                 unit.stamps,
-                after,
+                {witness.vnode: witness.before for witness in self.host.witnesses(unit)},
                 unit.vnode.incarnation if again else None,
                 unit.strategy if again else "",
                 unit.warm.image_age if again else None,
             )
-            log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
+            if await self.ledger.file(entry):
+                await self.ledger.finish(entry, action.outcome, *facts)
+                log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
         self.dumps.write_due(unit.id)
         return None
 

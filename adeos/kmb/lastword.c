@@ -20,18 +20,20 @@
 #include <linux/kexec.h>
 #include <linux/mm.h>
 #include <linux/notifier.h>
+#include <linux/objtool.h>
 #include <linux/panic_notifier.h>
 #include <linux/reboot.h>
 #include <linux/sched.h>
 #include <linux/string.h>
 #include <linux/timer.h>
 #include <linux/utsname.h>
+#include <linux/version.h>
 #include <asm/kexec.h>
 #include <asm/msr.h>
 #include <asm/tsc.h>
 
 /* split off crash_core.h in 6.9 */
-#if __has_include(<linux/vmcore_info.h>)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
 #include <linux/vmcore_info.h>
 #else
 #include <linux/crash_core.h>
@@ -96,6 +98,8 @@ static void save_registers(const unsigned long *frame)
 	f->seq++;
 }
 
+STACK_FRAME_NON_STANDARD(save_registers);	/* crash_setup_regs() pushes the flags */
+
 /* No lock: whoever held it may be stopped by now. */
 static bool successor_runs(void)
 {
@@ -111,7 +115,7 @@ static int panicked(struct notifier_block *block, unsigned long event, void *mes
 	last->pid = current->pid;
 	memcpy(last->comm, current->comm, sizeof(last->comm));
 	last->comm[sizeof(last->comm) - 1] = 0;
-	strncpy(last->message, message ?: "", sizeof(last->message) - 1);
+	strscpy(last->message, message ?: "", sizeof(last->message));
 	leave(VN_L_PANIC);
 	if (successor_runs() && panic_timeout) {
 		pr_emerg("vnode %u succeeds the root: no reset, panic=%d is not obeyed\n",
@@ -206,7 +210,7 @@ int __init kmb_last_init(void)
 	last->abi = VN_ABI_VERSION;
 	last->vmcoreinfo_pa = paddr_vmcoreinfo_note();
 	last->vmcoreinfo_size = VMCOREINFO_NOTE_SIZE;
-	strncpy(last->release, init_utsname()->release, sizeof(last->release) - 1);
+	strscpy(last->release, init_utsname()->release, sizeof(last->release));
 	last->beat_tsc = rdtsc();
 	smp_store_release(&last->magic, VN_LAST_MAGIC);
 	timer_setup(&beat_timer, beat, 0);

@@ -133,7 +133,8 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, stop)
     monkeypatch.setattr(subprocess, "Popen", NoProgram)
     for place in ("cli.exporter.serve", "watchdog.daemon.main", "debugger.attach.attach",
-                  "box.machine.up", "debugger.mi.execute"):  # fmt: skip
+                  "box.machine.up", "debugger.mi.execute",
+                  "watchdog.successor.Lookout"):  # fmt: skip
         module, _, name = place.rpartition(".")
         monkeypatch.setattr(import_module(module), name, stop)
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115,PTH123
