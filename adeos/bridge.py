@@ -25,6 +25,8 @@ SEQ_RETRIES = 100
 SPINS = 10
 
 _MASK32 = 0xFFFFFFFF
+_PROGRESS = struct.Struct("<5I")
+_DEBUG_STATE = abi.DEBUG.members["state"].offset
 _NO_GRANT = abi.GRANT.unpack(bytes(abi.GRANT.size))
 _NO_STATUS = abi.STATUS.unpack(bytes(abi.STATUS.size))
 _MAX_NOTE = 0x10000  # VMCOREINFO is a page
@@ -47,9 +49,15 @@ def seq_read(layout: Layout[Any], view: memoryview, at: int) -> Any:
 
 def seq_write(layout: Layout[Any], view: memoryview, at: int, value: Any) -> None:
     """Writes a struct guarded by its member `seq`, which goes on from what stands there."""
+    seq_store(layout, view, at, bytearray(layout.pack(value)))
+
+
+def seq_store(layout: Layout[Any], view: memoryview, at: int, data: bytearray) -> None:
+    """The same with a packed struct, whose own `seq` is overwritten."""
     odd = layout.get(view, at, "seq") | 1
     layout.put(view, at, "seq", odd)
-    view[at : at + layout.size] = layout.pack(value._replace(seq=odd))
+    layout.put(data, 0, "seq", odd)
+    view[at : at + layout.size] = data
     layout.put(view, at, "seq", odd + 1 & _MASK32)
 
 
@@ -184,6 +192,13 @@ class Bridge:
         mailbox: abi.Debug = _unpack(abi.DEBUG, self.view, mailbox_at(cpu))
         _check(mailbox.state <= abi.VN_DBG_PARKED, "vn_debug.state", mailbox.state)
         return mailbox
+
+    def debug_progress(self, cpu: int) -> tuple[int, int, int]:
+        """`state`, `done` and `stops` of a CPU's debug mailbox: debug() in a tenth of the time."""
+        at = mailbox_at(cpu) + _DEBUG_STATE
+        state, done, _saved, _cause, stops = _PROGRESS.unpack_from(self.view, at)
+        _check(state <= abi.VN_DBG_PARKED, "vn_debug.state", state)
+        return state, done, stops
 
     def control(self) -> abi.Control:
         """A debugger's hold on the vnode, as its agent sees it."""
@@ -461,8 +476,9 @@ class RootBridge:
 
     def _write(self, vnode: int, status: abi.Status) -> None:
         """Both copies, one after the other: a kill at any moment leaves one of them whole."""
-        seq_write(abi.STATUS, self.view, _shadow(vnode), status)
-        seq_write(abi.STATUS, self.view, _entry(vnode), status)
+        data = bytearray(abi.STATUS.pack(status))  # 0.1 ms under emulation, four times a restart
+        seq_store(abi.STATUS, self.view, _shadow(vnode), data)
+        seq_store(abi.STATUS, self.view, _entry(vnode), data)
 
     def _mend(self) -> None:
         """Finishes or undoes the write that an earlier daemon was killed over."""
@@ -475,9 +491,12 @@ class RootBridge:
                 whole, torn = copies
             else:
                 continue
-            status = abi.STATUS.unpack(self.view, whole)
-            if status.id in (0, vnode):
-                seq_write(abi.STATUS, self.view, torn, status)
+            try:
+                status = abi.STATUS.unpack(self.view, whole)
+                if status.id in (0, vnode):
+                    seq_write(abi.STATUS, self.view, torn, status)
+            except ValueError:
+                continue  # scribbled over: left to whoever reads it
 
 
 def _entry(vnode: int) -> int:

@@ -54,6 +54,8 @@ class FakeMachine:
         self._rings: dict[int, Event] = {}
         self._claimed = False
         self._held: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
+        """When control of a vnode ended last, TSC."""
         self._broken: dict[int, dict[int, tuple[int, int]]] = {}
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.resumes = True
@@ -151,8 +153,10 @@ class FakeMachine:
     def query(self, vnode: int) -> Binding | None:
         binding = self._bound.get(vnode)
         until = self._held.get(vnode, 0)
-        if binding is None or until <= self.tsc():
-            return binding
+        if binding is None:
+            return None
+        if until <= self.tsc():
+            return binding._replace(held_until=self._ended.get(vnode, until))
         return binding._replace(holder=os.getpid(), held_until=until)
 
     def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
@@ -254,7 +258,9 @@ class FakeMachine:
     def _end_control(self, vnode: int) -> None:
         for pa, (_, byte) in self._broken.pop(vnode, {}).items():
             self.raw(pa, 1)[0] = byte
-        if self._held.pop(vnode, 0):
+        if vnode in self._held:
+            self._ended[vnode] = self.tsc()
+            del self._held[vnode]
             self._publish_control(vnode)
 
     def _publish_control(self, vnode: int) -> None:

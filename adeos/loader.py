@@ -21,6 +21,7 @@ from adeos.bootparams import E820, BzImage
 from adeos.bridge import Bridge
 from adeos.copying import CHUNK, copy_in, fill
 from adeos.errors import ImageError, PlacementError
+from adeos.files import read_regular
 from adeos.initrd import check_initrd
 from adeos.machine import Machine
 from adeos.pool import size_text
@@ -326,7 +327,7 @@ def _compose_cmdline(header: BzImage, user: str, tsc_khz: int) -> bytes:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise ImageError(f"{what} {path}: {error.strerror}") from None
 

@@ -32,7 +32,8 @@ class Binding(NamedTuple):
     start_tsc: int
     """TSC of the last start of the boot CPU."""
     holder: int = 0
-    """The process that controls it (Machine.control), 0 = none; and until when, TSC."""
+    """The process that controls it (Machine.control), 0 = none; and until when, or when that
+    ended, TSC."""
     held_until: int = 0
 
 

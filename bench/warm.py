@@ -4,9 +4,11 @@
     vnode-debug up --wait                        # [vnode.restart] strategy = "standby" for vnode 2
     .venv/bin/python bench/warm.py -n 10 1 2     # 1 boots, 2 is resumed: their panics alternate
 
-Works on the vnodes that run, in the box or on the machine, through the command alone.  A vnode is
-made to fail once the image that its strategy wants is there.  Prints each step's median, minimum
-and maximum in ms, a table for each vnode and way.  Host load changes them all: `load` is printed.
+Works on the vnodes that run, in the box or on the machine, through the command alone.  Raise
+`quick` in [vnode.restart] above -n: after so many failures soon after a resume the images are given
+up, and what booted then has a table of its own.  A vnode is made to fail once the image that its
+strategy wants is there.  Prints each step's median, minimum and maximum in ms, a table for each
+vnode and way.  Host load changes them all: `load` is printed.
 """
 
 from __future__ import annotations

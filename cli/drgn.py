@@ -22,6 +22,8 @@ from cli.verb import INCIDENT, verb
 if TYPE_CHECKING:
     from introspect.kernel import Kernel
 
+SCRIPT_MAX = 1 << 24
+
 DEBUGINFO = "/usr/lib/debug/boot/vmlinux-{}"
 
 
@@ -65,8 +67,10 @@ def command(
 
 def read_script(name: str) -> str:
     """The text of a script; NotFound."""
+    from adeos.files import read_regular
+
     try:
-        return Path(name).read_text(encoding="utf-8")
+        return read_regular(Path(name), SCRIPT_MAX).decode()
     except OSError as error:
         raise NotFound(f"{name}: {error.strerror}") from None
     except ValueError:

@@ -68,10 +68,13 @@ def states(records: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
     for record in records:
         adopted = record.get("event") == "adopted"
         state = record.get("state") if adopted else record.get("event")
-        if state not in words or "was" not in record:
+        when = record.get("time")
+        if not isinstance(state, str) or state not in words or "was" not in record:
+            continue
+        if not isinstance(when, int | float):
             continue
         row = {
-            "time": record["time"],
+            "time": when,
             "state": state,
             "reason": str(record.get("reason", "")),
             "incarnation": record.get("incarnation", 0),
@@ -79,7 +82,7 @@ def states(records: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
             "seconds": 0.0,
         }
         if rows:
-            rows[-1]["seconds"] = record["time"] - rows[-1]["time"]
+            rows[-1]["seconds"] = when - rows[-1]["time"]
         rows.append(row)
     if rows:
         rows[-1]["seconds"] = now - rows[-1]["time"]

@@ -59,6 +59,8 @@ def command(
     reverse: bool,
 ) -> None:
     """List the recorded failures."""
+    if reason is not None:  # a word that is no text cannot be looked up, nor be there
+        reason = reason.encode(errors="backslashreplace").decode()
     found = session.store().list(since=since, until=until, reason=reason, reverse=True)
     if vnode is not None:
         found = [one for one in found if vnode in (str(one.vnode), one.name)]

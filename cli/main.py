@@ -232,6 +232,6 @@ def run(
         if os.environ.get("VNODE_DEBUG_TRACEBACK"):
             raise
         code, text = explain(error)
-        for line in [text] if code == ExitCode.USAGE else text.splitlines():
+        for line in text.splitlines() if code == ExitCode.CONFIG else [text]:
             print(f"{PROGRAM}: {clip(one_line(line))}", file=sys.stderr)
         return code

@@ -26,7 +26,7 @@ def find(machine: Machine, vnode: str) -> abi.Status:
     """The status of a vnode given by id or name; NotFound says which ones there are."""
     if vnode == ROOT:
         raise NotFound(
-            "there is no vnode 0 here, it is the root: its successor looks at it (attach, log)"
+            "vnode 0 is the root: its successor alone looks at it, with attach, log and drgn"
         )
     seen = statuses(machine)
     for status in seen:

@@ -3,9 +3,13 @@
 
 On the critical path, in the daemon, after the fence:
 
-    record(store, id, evidence, kmsg)            # registers and log first
-    hold(store, id, machine.view, region, slot)  # a spare region: the old one is the dump
+    low = low_memory(machine.view, slot)         # a spare region: the old one is the dump
     copy(store, id, machine.view, region, slot)  # none: out to the disk before the restart
+
+The successor may start then; what follows makes the incident's dump of it:
+
+    record(store, id, evidence, kmsg)            # registers and log; before a copy, too
+    hold(store, id, low, region, slot)
 
 Afterwards, in a process of low priority (:mod:`crashdump.worker`): :func:`write_dump`.
 The incident's ``dump`` tells at every moment what remains to be done;
@@ -82,10 +86,15 @@ def record(store: IncidentStore, number: int, evidence: Evidence, kmsg: str = ""
         replace_file(path / KMSG_FILE, data, sync=False)
 
 
+def low_memory(view: View, slot: Range) -> bytes:
+    """A copy of the low slot's RAM, 32 KiB or so: the successor will use it."""
+    return bytes(view(slot.base, slot.size)[abi.VN_SLOT_RAM :])
+
+
 def hold(
     store: IncidentStore,
     number: int,
-    view: View,
+    low: bytes,
     region: Range,
     slot: Range,
     *,
@@ -94,9 +103,9 @@ def hold(
 ) -> Incident:
     """Declares ``region`` the dump: nobody may use it before the dump is finished.
 
-    The low slot is wanted for the successor, so its 32 KiB or so are copied.
+    :param low: the slot's RAM, as :func:`low_memory` gave it before the successor started.
     """
-    extents = (_save_slot(store, number, view, slot), Extent(region.base, region.size))
+    extents = (_save_slot(store, number, low, slot), Extent(region.base, region.size))
     dump = _dump(DumpState.HELD, DumpMode.HOLD, extents, vmcoreinfo_pa, limit)
     return store.update(number, file=False, dump=dump)
 
@@ -117,7 +126,8 @@ def copy(
     A full disk or the limit is no error here: the dump is then SKIPPED with the
     reason, and the restart goes on.
     """
-    extents = (_save_slot(store, number, view, slot), Extent(region.base, region.size))
+    low = low_memory(view, slot)
+    extents = (_save_slot(store, number, low, slot), Extent(region.base, region.size))
     dump = _dump(DumpState.COPYING, DumpMode.COPY, extents, vmcoreinfo_pa, limit)
     store.update(number, dump=dump)
     out = store.path(number) / VMCORE_FILE
@@ -132,12 +142,10 @@ def copy(
     return store.update(number, dump=dump)
 
 
-def _save_slot(store: IncidentStore, number: int, view: View, slot: Range) -> Extent:
+def _save_slot(store: IncidentStore, number: int, low: bytes, slot: Range) -> Extent:
     """The RAM part of the low slot as a file of the incident."""
-    base, size = slot.base + abi.VN_SLOT_RAM, slot.size - abi.VN_SLOT_RAM
-    data = bytes(view(slot.base, slot.size)[abi.VN_SLOT_RAM :])
-    replace_file(store.path(number) / LOW_FILE, data, sync=False)
-    return Extent(base, size, LOW_FILE)
+    replace_file(store.path(number) / LOW_FILE, low, sync=False)
+    return Extent(slot.base + abi.VN_SLOT_RAM, len(low), LOW_FILE)
 
 
 def _dump(

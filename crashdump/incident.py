@@ -6,12 +6,14 @@ incident is made (:func:`clean`), not when it is shown.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from adeos.text import printable
 from crashdump.notes import CpuState
+
+T = TypeVar("T")
 
 SCHEMA = 1
 TEXT_MAX = 256
@@ -177,9 +179,17 @@ def encode(value: Incident | Evidence) -> bytes:
 
 def decode(data: bytes) -> Incident:
     """:raises msgspec.DecodeError, msgspec.ValidationError: it is no incident."""
-    return msgspec.json.decode(data, type=Incident)
+    return _decode(data, Incident)
 
 
 def decode_evidence(data: bytes) -> Evidence:
     """:raises msgspec.DecodeError, msgspec.ValidationError: it is no crash.json."""
-    return msgspec.json.decode(data, type=Evidence)
+    return _decode(data, Evidence)
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    """msgspec lets UnicodeDecodeError out of a text that is no UTF-8."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UnicodeDecodeError as problem:
+        raise msgspec.DecodeError(str(problem)) from None

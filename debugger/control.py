@@ -33,7 +33,7 @@ from introspect.kernel import Kernel
 
 LEASE_MS = 3000
 RENEW_SECONDS = 0.3
-PARK_SECONDS = 0.5
+PARK_SECONDS = 1.0
 """For an answer to an NMI; tens of microseconds where the host has CPU to spare."""
 NMI_AGAIN_SECONDS = 0.02
 STEP_SECONDS = 0.05
@@ -74,6 +74,7 @@ class _Cpu:
         self.seq = box.seq
         self.stops = box.stops
         self.parked = False
+        self.told_to_run = False
         self.edits: dict[str, int] = {}
         self.step: _Step | None = None
         self.hardware = 0
@@ -136,8 +137,16 @@ class RunControl:
         except AdeosError as error:
             raise ControlRefused(f"vnode {self.vnode} cannot be controlled: {error}") from None
         self._lost, self._cpus, self._machine = "", cpus, machine
+        self._send_away()
         self._over = threading.Event()
         threading.Thread(target=self._renew, args=(machine, self._over), daemon=True).start()
+
+    def _send_away(self) -> None:
+        """CPUs that the last debugger had parked may not know yet that its control is over."""
+        for cpu in self._cpus:
+            if self._progress(cpu)[0] == abi.VN_DBG_PARKED:
+                self._write(mailbox_at(cpu) + _FLAGS, bytes(4))
+                self._post(cpu, abi.VN_DBG_RUN)
 
     def _check_agent(self) -> int:
         """The number of CPUs; ControlRefused where no agent obeys."""
@@ -213,15 +222,33 @@ class RunControl:
         if stepping:
             self._wait(stepping, STEP_SECONDS)
         wanted = [cpu for cpu, state in asked.items() if not self._look(cpu, state)]
+        until = time.monotonic() + PARK_SECONDS
+        wanted = [cpu for cpu in wanted if self._has_left(cpu, until)]
+        until = time.monotonic() + PARK_SECONDS
         for cpu in wanted:
             self._post(cpu, abi.VN_DBG_PARK)
-        until = time.monotonic() + PARK_SECONDS
         while wanted and time.monotonic() < until:
+            for cpu in wanted:
+                word, done, _ = self._progress(cpu)
+                if word == abi.VN_DBG_RUNNING and done == self._cpus[cpu].seq:
+                    self._post(cpu, abi.VN_DBG_PARK)  # it took that for the word to run
             self._send_nmi(machine, wanted)
             self._wait(wanted, NMI_AGAIN_SECONDS)
             wanted = [cpu for cpu in wanted if not self._cpus[cpu].parked]
         if asked and not any(state.parked for state in asked.values()):
             raise TargetError(f"vnode {self.vnode}: no CPU answers the NMI")
+
+    def _has_left(self, cpu: int, until: float) -> bool:
+        """Whether a CPU has taken the word to run: the next request would wipe it out."""
+        state = self._cpus[cpu]
+        while state.told_to_run:
+            word, done, _ = self._progress(cpu)
+            state.told_to_run = word != abi.VN_DBG_RUNNING and done != state.seq
+            if state.told_to_run:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(_POLL_SECONDS)
+        return True
 
     def _send_nmi(self, machine: Machine, cpus: Iterable[int]) -> None:
         """A CPU on its way through the kernel's entry code takes a later one."""
@@ -246,16 +273,20 @@ class RunControl:
         """Whether a CPU is parked, and what it did in its step if so."""
         if state.parked:
             return True
-        try:
-            box = self._bridge.debug(cpu)
-        except BridgeError:
-            return False
-        if box.state != abi.VN_DBG_PARKED or box.stops == state.stops or box.done != state.seq:
+        word, done, stops = self._progress(cpu)
+        if word != abi.VN_DBG_PARKED or stops == state.stops or done != state.seq:
             return False
         state.parked = True
         if state.step is not None:
             self._finish_step(cpu, state, state.step)
         return True
+
+    def _progress(self, cpu: int) -> tuple[int, int, int]:
+        """State, last request fulfilled and number of stops; -1 where no agent writes that."""
+        try:
+            return self._bridge.debug_progress(cpu)
+        except BridgeError:
+            return -1, -1, -1
 
     def stops(self) -> list[Stop]:
         """CPUs that have parked by themselves since they were let run, the first one first."""
@@ -295,13 +326,14 @@ class RunControl:
             self._write(mailbox_at(cpu) + _DR, data)
             state.hardware = self.slots.generation
         self._write(mailbox_at(cpu) + _FLAGS, flags.to_bytes(4, "little"))
-        state.stops = self._bridge.debug(cpu).stops
+        state.stops = self._progress(cpu)[2]
         state.edits, state.parked = {}, False
         self._post(cpu, abi.VN_DBG_RUN)
 
     def _post(self, cpu: int, request: int) -> None:
         state = self._cpus[cpu]
         state.seq = state.seq + 1 & 0xFFFFFFFF
+        state.told_to_run = request == abi.VN_DBG_RUN
         self._write(mailbox_at(cpu) + _REQUEST, request.to_bytes(4, "little"))
         self._write(mailbox_at(cpu) + _SEQ, state.seq.to_bytes(4, "little"))
 

@@ -436,6 +436,9 @@ def _attach(session: Session, args: bytes) -> Reply:
             raise Failure(1, str(error), always=True) from None
     else:
         raise Failure(EINVAL, "no such vnode here", always=True)
+    if session.nonstop:
+        nonstop.attached(session, number)
+        return b"OK"
     return session.stop(SIGTRAP)
 
 

@@ -53,12 +53,23 @@ class Stops:
 def list_stopped(session: "Session") -> bytes:
     """Every thread that stands still now: the reply to `?`."""
     session.stops = Stops()
-    for pid, target in session.targets.items():
-        for thread in target.threads():
-            parked = target.pilot is not None and target.pilot.parked(thread.tid)
-            if parked or not thread.is_cpu or target.liveness is Liveness.DEAD:
-                session.stops.add(session.event(pid, _ASKED, thread.tid))
+    for pid in session.targets:
+        _add_stopped(session, pid)
     return session.stops.first()
+
+
+def attached(session: "Session", pid: int) -> None:
+    """Another target: what stands still of it becomes events, and what stops later will."""
+    session.resumed.add(pid)
+    _add_stopped(session, pid)
+
+
+def _add_stopped(session: "Session", pid: int) -> None:
+    target = session.targets[pid]
+    for thread in target.threads():
+        parked = target.pilot is not None and target.pilot.parked(thread.tid)
+        if parked or not thread.is_cpu or target.liveness is Liveness.DEAD:
+            session.stops.add(session.event(pid, _ASKED, thread.tid))
 
 
 def stop(session: "Session", pid: int, target: Target, tid: int) -> None:

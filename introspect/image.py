@@ -11,6 +11,7 @@ Sources: Documentation/arch/x86/boot.rst, scripts/Makefile.lib (payloads).
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from functools import cached_property
@@ -23,6 +24,7 @@ from introspect.elfcore import build_id
 from introspect.errors import BadImage, MemoryFault, NotFound, ToolMissing
 from introspect.kallsyms import SymbolTable
 from introspect.locate import Anchor
+from introspect.memory import open_regular
 
 MAX_FILE = 512 << 20
 MAX_VMLINUX = 1 << 30
@@ -107,11 +109,12 @@ def open_kernel_image(path: str | Path) -> KernelImage:
     """Opens a bzImage, a compressed or a plain vmlinux; BadImage says why it is none of them."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
+        with open_regular(path) as file:
+            large = os.fstat(file.fileno()).st_size > MAX_FILE
+            data = b"" if large else file.read()
     except OSError as error:
         raise BadImage(f"{path}: {error.strerror or error}") from None
-    if len(data) > MAX_FILE:
+    if large:
         raise BadImage(f"{path}: more than {MAX_FILE >> 20} MiB: not a kernel image")
     return KernelImage(extract_vmlinux(data, str(path)), str(path))
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import stat
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from introspect.errors import BadImage, MemoryFault
 
@@ -140,10 +141,22 @@ class FileMemory(BufferMemory):
             self._map.madvise(mmap.MADV_DONTNEED, first, length)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file that a user names; a FIFO or a device is an OSError instead of a wait."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return os.fdopen(fd, "rb")
+
+
 def map_file(path: Path) -> tuple[mmap.mmap, int]:
     """A read-only mapping of the whole file and its size; BadImage when it cannot be."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise BadImage(f"{path}: the file is empty")
@@ -195,7 +208,7 @@ def open_image(
     base: int = 0,
     partial: bool = False,
 ) -> PhysicalMemory:
-    """Opens a memory image, by content: an ELF vmcore or raw RAM.
+    """Opens a memory image, by content: an ELF vmcore, a kdump-compressed one, or raw RAM.
 
     A raw file starts at physical address `base`, or is laid out by `segments`:
     (physical address, file offset, size).  BadImage says what is wrong with a file.  A truncated
@@ -203,7 +216,7 @@ def open_image(
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(64)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:

@@ -35,8 +35,7 @@ class ModuleTable(NamedTuple):
 class Symbols:
     """All symbols of one kernel.
 
-    `modules` is called once, when a name or address is not vmlinux's; `forget_modules` drops
-    what it gave (live memory).
+    `modules` is called once, when a name or address is not vmlinux's.
     """
 
     def __init__(
@@ -59,9 +58,6 @@ class Symbols:
         if self._modules is None:
             self._modules = self._source() if self._source else ()
         return self._modules
-
-    def forget_modules(self) -> None:
-        self._modules = None
 
     def address(self, name: str) -> int:
         """The address of `name`; NotFound when there is none.  "name [module]" is understood."""

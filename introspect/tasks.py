@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from introspect.btf import Type
-from introspect.errors import Corrupt, MemoryFault
+from introspect.errors import Corrupt, IntrospectError, MemoryFault
 from introspect.lists import walk
 
 if TYPE_CHECKING:
@@ -133,6 +133,17 @@ def read_task(kernel: Kernel, address: int, fields: _Fields | None = None) -> Ta
         stack=u64(address + f.stack),
         sp=u64(address + f.sp),
     )
+
+
+def off_cpu(kernel: Kernel, task: Task) -> float | None:
+    """Seconds since the task last got a CPU; None when the kernel does not keep it."""
+    try:
+        at = kernel.btf.struct("task_struct").offset("sched_info.last_arrival")
+        arrived = kernel.u64(task.address + at)
+        clock = kernel.per_cpu("runqueues", task.cpu, "struct rq").member_("clock").value_()
+    except IntrospectError:  # CONFIG_SCHED_INFO is not set
+        return None
+    return (clock - arrived) / 1e9 if 0 < arrived <= clock else None
 
 
 def state_letter(state: int, exit_state: int) -> str:

@@ -117,6 +117,11 @@ class WarmImage:
         """Bytes of the whole."""
         return self.data + self.npages * PAGE
 
+    @property
+    def sha256(self) -> str:
+        """The header's digest as it stands, hex; it covers all."""
+        return bytes(self.view[_HEAD.size - 32 : _HEAD.size]).hex()
+
     @classmethod
     def capture(
         cls,

@@ -47,7 +47,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_owns_one_module_and_one_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert top == {"vnode_debug.py", "vnode_debug_bundle"}
+    data = {name for name in names if name.split("/")[0].endswith(".data")}
+    assert {name.split("/", 1)[1] for name in data} == {"data/share/man/man1/vnode-debug.1"}
+    assert top - {name.split("/")[0] for name in data} == {"vnode_debug.py", "vnode_debug_bundle"}
 
 
 def test_the_wheel_holds_every_package_and_what_the_modules_are_built_from(wheel: Path) -> None:
@@ -78,6 +80,38 @@ def test_it_works_beside_the_other_watchdog(installed: Path, tmp_path: Path) -> 
     )
     where = run(installed / "python", "-c", ours, cwd=tmp_path)
     assert where.strip().endswith("vnode_debug_bundle/watchdog/client.py")
+
+
+def test_every_verb_has_help_and_the_shells_have_completion(
+    installed: Path, tmp_path: Path
+) -> None:
+    """In one process of the installed Python: a start for each of the verbs takes too long."""
+    code = (
+        "import sys, vnode_debug; sys.path.insert(0, str(vnode_debug.bundle()))\n"
+        "from cli.main import ENTRIES, run\n"
+        "assert all(run([verb, '--help']) == 0 for verb in ENTRIES)\n"
+        "print(*ENTRIES)"
+    )
+    words = run(installed / "python", "-c", code, cwd=tmp_path)
+    verbs = words.splitlines()[-1].split()
+    assert len(verbs) > 30
+    assert all(f"Usage: vnode-debug {verb}" in words.replace("\n  ", " ") for verb in verbs)
+    for shell in ("bash", "zsh", "fish"):
+        script = tmp_path / f"completion.{shell}"
+        script.write_text(run(installed / "vnode-debug", "completion", shell))
+        if shutil.which(shell):
+            run(shell, "-n", script)
+    code = f'source {script.with_suffix(".bash")}; export PATH="{installed}:$PATH"\n'
+    code += "COMP_WORDS=(vnode-debug gdb) COMP_CWORD=1; _vnode_debug_completion vnode-debug\n"
+    assert "gdb-exec" in run("bash", "-c", code + 'echo "${COMPREPLY[@]}"')
+
+
+def test_the_manual_page_is_where_man_looks(installed: Path) -> None:
+    page = installed.parent / "share/man/man1/vnode-debug.1"
+    assert page.read_text() == (ROOT / "docs/vnode-debug.1").read_text()
+    if shutil.which("groff"):
+        shown = run("groff", "-man", "-Tascii", "-ww", "-P-cbou", page)
+        assert "vnode-debug attach --stop 2" in shown and "EXIT STATUS" in shown
 
 
 def test_the_checkout_runs_without_being_installed(tmp_path: Path) -> None:

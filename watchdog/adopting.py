@@ -40,6 +40,7 @@ async def adopt_all(service: Service) -> list[Unit]:
     for one in unfinished:
         if one.vnode not in service.units:
             await service.executor.ledger.finish(adopted(one), "interrupted", {}, {}, None)
+    service.executor.warm.adopt()
     return started
 
 

@@ -99,7 +99,7 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
 def _reply(line: bytes) -> dict[str, Any]:
     try:
         reply = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise WatchdogError("the daemon's reply is no JSON; is it of this version?") from None
     if not isinstance(reply, dict):
         raise WatchdogError("the daemon's reply is no JSON object; is it of this version?")

@@ -9,6 +9,8 @@ a vnode is started.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -17,12 +19,14 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from adeos.files import read_regular
 from crashdump.quota import Limits
 from kexec_restart import fast_boot
 from watchdog import toml_lines
 from watchdog.errors import ConfigError, Mistake
 from watchdog.table_reader import Reader, read_table
 
+FILE_MAX = 1 << 20
 MAX_VNODES = 32  # VN_MAX_VNODES
 MAX_CPUS = 16  # VN_MAX_CPUS
 MAX_GRANTS = 8  # VN_MAX_GRANTS
@@ -67,8 +71,11 @@ class VnodeWatch(Base, frozen=True):
     probe_ms: int = 1000
     boot_timeout_ms: int = 60_000
     agent: bool = True
-    """False for a kernel without vnode_agent: it is judged by its jiffies alone."""
+    """False for a kernel without vnode_agent: it is judged by what its memory shows."""
     jiffies: Layer = Layer(period_ms=500, limit_ms=5000)
+    stall_s: int = 30
+    hung_s: int = 120
+    """Without an agent, what makes it suspect: a CPU that switches no task, a task in state D."""
 
     @property
     def layers(self) -> tuple[Layer, Layer, Layer]:
@@ -272,7 +279,7 @@ def parse(text: str, path: Path, *, files: bool = True) -> Config:
 def load(path: Path, *, files: bool = True) -> Config:
     """Read and check a config file; ConfigError lists every mistake."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, FILE_MAX).decode()
     except FileNotFoundError:
         raise ConfigError(path, [Mistake(None, "", "no such file", "see docs/config.md")]) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -416,6 +423,8 @@ def _check_vnode(
         reader.mistake((*path, "watch", "phi"), f"{vnode.watch.phi} is out of range", "give 1..100")
     _number(reader, (*path, "watch", "pause_ms"), vnode.watch.pause_ms, 0, 60_000)
     _number(reader, (*path, "watch", "probe_ms"), vnode.watch.probe_ms, 1, 60_000)
+    _number(reader, (*path, "watch", "stall_s"), vnode.watch.stall_s, 0, 86_400)
+    _number(reader, (*path, "watch", "hung_s"), vnode.watch.hung_s, 0, 86_400)
     boot = (*path, "watch", "boot_timeout_ms")
     _number(reader, boot, vnode.watch.boot_timeout_ms, 100, 3_600_000)
     for key, low, high in _LIMITS:
@@ -447,8 +456,9 @@ def _check_files(
             continue
         file = directory / name
         try:
-            with file.open("rb"):
-                pass
+            os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            if not file.is_file():
+                raise OSError(errno.EINVAL, "no regular file")
         except OSError as error:
             reader.mistake((*path, key), f"{file}: {error.strerror}", "give a readable file")
 

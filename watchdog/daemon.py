@@ -29,6 +29,7 @@ from watchdog.dumps import Dumps
 from watchdog.errors import AlreadyRunningError, WatchdogError
 from watchdog.eventlog import EventLog
 from watchdog.executor import Executor
+from watchdog.journal import Journal
 from watchdog.ledger import Ledger
 from watchdog.placement import Placement
 from watchdog.service import Service
@@ -166,7 +167,8 @@ class Parts(NamedTuple):
 
 async def _lead(machine: Machine, config: Config, options: Options, parts: Parts) -> None:
     tsc_khz = machine.info().tsc_khz
-    ledger, dump_ledger = Ledger(parts.state, tsc_khz), Ledger(parts.state, tsc_khz)
+    journal = Journal(paths.journal_dir())
+    ledger, dump_ledger = (Ledger(parts.state, journal, tsc_khz) for _ in range(2))
     await ledger.start()
     await dump_ledger.start()
     root = RootBridge.open(machine, writable=True)
@@ -200,12 +202,13 @@ async def _assemble(
     """Put the service's parts together; what an earlier daemon's dumps hold is taken up."""
     machine, config = service.machine, service.config
     placement = Placement(machine)
-    dumps = Dumps(machine, placement, dump_ledger)
+    dumps = Dumps(machine, placement, ledger, dump_ledger)
     dumps.hold = config.watch.hold
     dumps.in_process = in_process
     dumps.limits = config.dumps.limits
     dumps.freed = service.prepare_all
     dumps.reclaim = lambda vnode, region: service.executor.warm.reclaim(vnode, region)
+    await ledger.file_left()
     await dumps.resume()
     service.staging = Staging(service, parts.stage, parts.shelf)
     composer = Composer(machine, parts.stage, service.staging.save_now)

@@ -3,7 +3,8 @@
 
 With a spare region the successor boots there and the old region *is* the dump
 until a process of low priority has written it; then it is cleared and free.
-Without one the memory is copied out first.  crashdump.capture does the work
+The journal keeps what the successor overwrites, the incident is filed once it
+is started.  Without a spare the memory is copied out first.  crashdump.capture does the work
 and keeps what remains to be done in the incident, across a kill of the daemon.
 """
 
@@ -11,19 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import msgspec
 
 from adeos.abi import Range
-from adeos.errors import AdeosError, BridgeError
+from adeos.errors import AdeosError
 from adeos.machine import Machine
 from crashdump import capture, quota
 from crashdump.errors import CrashdumpError
-from crashdump.incident import PENDING, DumpState, Evidence, Incident
-from crashdump.notes import CpuState, cpu_state
+from crashdump.incident import PENDING, DumpState, Incident
 from crashdump.quota import Limits
-from crashdump.store import IncidentStore
 from kexec_restart.strategies import choose
-from watchdog import background, log
+from watchdog import background, filing, log
+from watchdog.errors import RefusedError
+from watchdog.journal import Held
 from watchdog.ledger import Entry, Ledger
 from watchdog.placement import Placement
 from watchdog.unit import Unit
@@ -31,15 +35,16 @@ from watchdog.unit import Unit
 CLEAR_STEP = 16 << 20
 WORKER_POLL_S = 0.5
 
-Writer = Callable[[IncidentStore, int], "asyncio.Future[int]"]
-
 
 class Dumps:
-    """`ledger` is a connection of its own, so that a long copy holds up no other incident."""
+    """`filer` files incidents; `ledger` is a connection of its own, so a long copy delays none."""
 
-    def __init__(self, machine: Machine, placement: Placement, ledger: Ledger) -> None:
+    def __init__(
+        self, machine: Machine, placement: Placement, filer: Ledger, ledger: Ledger
+    ) -> None:
         self.machine = machine
         self.placement = placement
+        self.filer = filer
         self.ledger = ledger
         self.hold = True
         self.in_process = False
@@ -51,57 +56,74 @@ class Dumps:
         """Called when a region that was held is free again."""
         self.limits = Limits()
         """Of the disk: what is over it goes, see crashdump/quota.py."""
-        self.due: dict[int, list[int]] = {}
-        """Vnode -> incidents captured and not yet being written."""
+        self.due: dict[int, list[tuple[Entry, Range | None]]] = {}
+        """Vnode -> what was captured, the region that is held for it, and is not being written."""
 
     async def capture(self, unit: Unit, entry: Entry) -> str:
         """Make the fenced vnode's memory safe; the strategy used, `spare` or `kmb`."""
         region, slot = unit.region, unit.slot
         assert region is not None and slot is not None
-        note, evidence, kmsg = _evidence(unit, entry)
         spare = self.placement.spare(unit) if self.hold else None
         plan = choose(region, spare, capture=True)
-        step = capture.hold if plan.name == "spare" else capture.copy
-        view = self.machine.view
-
-        def work(store: IncidentStore) -> Incident:
-            capture.record(store, entry.number, evidence, kmsg)
-            return step(store, entry.number, view, region, slot, vmcoreinfo_pa=note)
-
+        if plan.name != "spare" or spare is None:
+            await self._copy(unit, entry, region, slot)
+            entry.captured = True
+            # Also where no dump could be had: the worker explains the crash from its log then.
+            self.due.setdefault(unit.id, []).append((entry, None))
+            return plan.name
         try:
-            await self.ledger.call(work)
+            await self._hold(unit, entry, Held(region, slot, self._low(slot)))
         except BaseException:
-            if spare is not None:
-                self.placement.pool.free_region(spare)
+            self.placement.pool.free_region(spare)
             raise
         entry.captured = True
-        if spare is not None:
-            self.placement.hold(entry.number, unit, spare)
-        # Also where no dump could be had: the worker explains the crash from its log then.
-        self.due.setdefault(unit.id, []).append(entry.number)
+        self.placement.hold(unit, spare)
+        self.due.setdefault(unit.id, []).append((entry, region))
         return plan.name
+
+    def _low(self, slot: Range) -> bytes:
+        return capture.low_memory(self.machine.view, slot)
+
+    async def _hold(self, unit: Unit, entry: Entry, held: Held) -> None:
+        """In the journal, at once; in the store where that cannot be, or it is filed already."""
+        if entry.case is not None and not entry.number:
+            entry.case, entry.kept = msgspec.structs.replace(entry.case, held=held), False
+            if not self.filer.keep(entry):
+                await self._filed(entry)
+            return
+        note = filing.vmcoreinfo(unit.bridge)
+        await self.ledger.call(
+            lambda store: capture.hold(
+                store, entry.number, held.low, held.region, held.slot, vmcoreinfo_pa=note
+            )
+        )
+
+    async def _copy(self, unit: Unit, entry: Entry, region: Range, slot: Range) -> None:
+        await self._filed(entry)
+        note, view = filing.vmcoreinfo(unit.bridge), self.machine.view
+        await self.ledger.call(
+            lambda store: capture.copy(store, entry.number, view, region, slot, vmcoreinfo_pa=note)
+        )
+
+    async def _filed(self, entry: Entry) -> None:
+        if not await self.filer.file(entry):
+            raise RefusedError("no incident to put it in")
 
     def write_due(self, vnode: int) -> None:
         """Begin writing what was captured: called when the successor is started, or none will be.
 
         A worker that starts earlier takes the root's CPU from the restart.
         """
-        for incident in self.due.pop(vnode, ()):
-            self.write_out(incident, vnode)
+        for entry, region in self.due.pop(vnode, ()):
+            self._spawn(self._file_and_write(entry, vnode, region))
 
     async def live(self, unit: Unit, entry: Entry) -> Incident:
         """Dump a vnode's memory as it is, running or not: pages are of different moments."""
         region, slot = unit.region, unit.slot
         assert region is not None and slot is not None
-        note, evidence, kmsg = _evidence(unit, entry)
-
-        def work(store: IncidentStore) -> Incident:
-            capture.record(store, entry.number, evidence, kmsg)
-            view = self.machine.view
-            capture.copy(store, entry.number, view, region, slot, vmcoreinfo_pa=note)
-            return capture.write_dump(store, entry.number, view)
-
-        return await self.ledger.call(work)
+        await self._copy(unit, entry, region, slot)
+        view = self.machine.view
+        return await self.ledger.call(lambda s: capture.write_dump(s, entry.number, view))
 
     async def resume(self) -> None:
         """Take up what an earlier daemon left; before any region is given out."""
@@ -111,18 +133,17 @@ class Dumps:
                 continue  # adoption captures it again, from the fence
             if one.region is not None:
                 self._keep(one.incident.id, one.region)
-            self.write_out(one.incident.id, one.incident.vnode)
+            self._spawn(self._write_out(one.incident.id, one.incident.vnode, one.region))
             log.write("info", "dump-resumed", id=one.incident.id, action=one.action.value)
 
     def _keep(self, incident: int, region: Range) -> None:
         try:
-            self.placement.reserve_held(incident, region)
+            self.placement.reserve_held(region)
         except AdeosError as error:
             log.write("warning", "held-region", id=incident, what=error)
 
-    def write_out(self, incident: int, vnode: int) -> None:
-        """Write a dump in the background; its region is cleared and freed afterwards."""
-        task = asyncio.get_running_loop().create_task(self._write_out(incident, vnode))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self.work.add(task)
         task.add_done_callback(self.work.discard)
 
@@ -132,7 +153,14 @@ class Dumps:
             task.cancel()
         await asyncio.gather(*self.work, return_exceptions=True)
 
-    async def _write_out(self, incident: int, vnode: int) -> None:
+    async def _file_and_write(self, entry: Entry, vnode: int, region: Range | None) -> None:
+        if await self.filer.file(entry):
+            await self._write_out(entry.number, vnode, region)
+        elif region is not None:
+            await self._give_back(vnode, region)  # no incident, no dump
+
+    async def _write_out(self, incident: int, vnode: int, region: Range | None) -> None:
+        """Write a dump in the background; its region is cleared and freed afterwards."""
         try:
             while True:
                 await self._worker(incident)
@@ -147,12 +175,14 @@ class Dumps:
         level = "info" if found.dump.state is DumpState.DONE else "warning"
         note = {"what": found.dump.reason} if found.dump.reason else {}
         log.write(level, "dump", id=incident, vnode=vnode, state=found.dump.state.value, **note)
-        region = self.placement.held.get(incident)
         if region is not None:
-            await background.run(lambda: self._clear(region))
-            if not await self.reclaim(vnode, region):
-                self.placement.unhold(incident)
-            self.freed()
+            await self._give_back(vnode, region)
+
+    async def _give_back(self, vnode: int, region: Range) -> None:
+        await background.run(lambda: self._clear(region))
+        if not await self.reclaim(vnode, region):
+            self.placement.unhold(region)
+        self.freed()
 
     async def keep_quota(self) -> None:
         """Remove the dumps that are over the limits; a failure is logged."""
@@ -189,39 +219,3 @@ class Dumps:
 
 async def _nobody(vnode: int, region: Range) -> bool:
     return False
-
-
-def _evidence(unit: Unit, entry: Entry) -> tuple[int, Evidence, str]:
-    """VMCOREINFO's address, the registers and the log tail: all that INIT and time destroy."""
-    bridge, fault = unit.bridge, entry.fault
-    cpus: list[CpuState | None] = []
-    note, kmsg, message = 0, "", ""
-    trapnr: int | None = None
-    error_code: int | None = None
-    if bridge is not None:
-        recorded = unit.gathered == "record"
-        known = range(len(unit.config.cpus)) if recorded else unit.answered or ()
-        read = bridge.crash_frame if recorded else bridge.debug_frame
-        for cpu in range(len(unit.config.cpus)):
-            try:
-                frame = read(cpu) if cpu in known else None
-            except BridgeError:
-                frame = None
-            cpus.append(cpu_state(cpu, frame) if frame is not None else None)
-        try:
-            side = bridge.vnode_side()
-            note = side.vmcoreinfo_pa if side is not None else 0
-            crash = bridge.crash()
-            if crash is not None and crash.incarnation == fault.incarnation:
-                kmsg, message = bridge.kmsg(), crash.message
-                trapnr, error_code = crash.trapnr, crash.error_code
-        except BridgeError as error:
-            log.write("warning", "bridge", vnode=unit.id, what=error)
-    crashed = fault.cpu if fault.cpu >= 0 else None
-    asked = unit.answered is not None and crashed is not None
-    if asked and not message and crashed not in known:
-        message = f"CPU {crashed} answers no NMI: its registers are unknown"
-    evidence = Evidence(
-        entry.number, fault.reason, message, crashed, tuple(cpus), trapnr, error_code
-    )
-    return note, evidence, kmsg

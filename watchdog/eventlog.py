@@ -147,7 +147,7 @@ def parse(data: bytes) -> Iterator[Record]:
     for line in data.split(b"\n"):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("seq"), int):
             yield record

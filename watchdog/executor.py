@@ -17,16 +17,18 @@ from typing import Protocol
 
 from adeos.errors import AdeosError, FenceError, ImageError
 from adeos.machine import Machine
+from crashdump.capture import boot_id
 from crashdump.errors import CrashdumpError
 from crashdump.incident import Witness
-from watchdog import actions, background, events, freezer, log, registers, vitals
+from watchdog import actions, background, events, freezer, log, registers, urgent, vitals
 from watchdog.composer import Composer
 from watchdog.detector import LAYERS, STRIDE
 from watchdog.dumps import Dumps
 from watchdog.errors import WatchdogError
 from watchdog.freezer import PARK_MS
 from watchdog.image_store import ImageStore
-from watchdog.ledger import Ledger
+from watchdog.journal import Case, bridge_copy
+from watchdog.ledger import Entry, Ledger
 from watchdog.placement import Placement
 from watchdog.states import Fault
 from watchdog.unit import Unit, Watched
@@ -63,6 +65,7 @@ class Executor:
         self.placement = placement
         self.composer = composer
         self.ledger = ledger
+        ledger.filed = self._filed
         self.dumps = dumps
         self.warm = Warm(host, machine, placement, ImageStore(placement, composer))
         self.tsc_khz = machine.info().tsc_khz
@@ -97,7 +100,7 @@ class Executor:
         fault = self._refined(unit)
         for attempt in range(PARK_ATTEMPTS):
             try:
-                tsc = await asyncio.to_thread(self.machine.park, unit.id, PARK_MS)
+                tsc = await urgent.run(lambda: self.machine.park(unit.id, PARK_MS))
                 break
             except FenceError as error:
                 if attempt == PARK_ATTEMPTS - 1:
@@ -127,11 +130,14 @@ class Executor:
         ncpus = len(unit.config.cpus)
         questions = registers.Questions(self.machine, watched.bridge, unit.id, ncpus)
         patience = registers.Patience(watch.probe_ms / 1000, 2 * watch.irq.period_ms / 1000)
+        began = self.machine.tsc()
         found = await registers.probe(questions, silent, moving, patience, wanted)
+        binding = self.machine.query(unit.id)
+        held = binding is not None and binding.held_until > began
         unit.answered = found.answered
         answered = tuple(cpu for cpu in silent if cpu in found.answered)
         log.write("info", "probe", vnode=unit.id, silent=len(silent), answered=len(answered))
-        return events.Probed(fault.incarnation, answered, found.moving)
+        return events.Probed(fault.incarnation, answered, found.moving or held)
 
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""
@@ -187,23 +193,47 @@ class Executor:
         return replace(fault, reason=crash.reason.name.lower(), cpu=crash.cpu)
 
     async def open_incident(self, unit: Unit, action: actions.Action) -> events.Event | None:
-        """Commit the row; without one (disk full) the restart still goes on."""
+        """Copy what is known of it; the action that follows puts it where a kill does not reach."""
         assert isinstance(action, actions.OpenIncident)
-        unit.entry = await self.ledger.open(
-            unit.id,
-            unit.config.name,
-            action.fault,
-            unit.stamps,
-            unit.witnesses,
-            unit.bridge,
-            unit.config.restart.on_crash,
-        )
-        unit.last_incident = unit.entry.number
-        log.write(
-            "info", "incident", vnode=unit.id, id=unit.entry.number, reason=action.fault.reason
-        )
-        self.host.publish(unit)
+        unit.entry = Entry.of(self.case_of(unit, action.fault))
         return None
+
+    def case_of(self, unit: Unit, fault: Fault) -> Case:
+        """What is known of a fault now."""
+        return Case(
+            vnode=unit.id,
+            name=unit.config.name,
+            fault=fault,
+            opened=time.time(),
+            stamps=dict(unit.stamps),
+            witnesses=unit.witnesses,
+            policy=unit.config.restart.on_crash,
+            ncpus=len(unit.config.cpus),
+            boot_id=boot_id(),
+            gathered=unit.gathered,
+            answered=unit.answered,
+            bridge=bridge_copy(unit.bridge),
+        )
+
+    def _filed(self, entry: Entry) -> None:
+        """The store has it."""
+        assert entry.case is not None
+        log.write(
+            "info",
+            "incident",
+            vnode=entry.case.vnode,
+            id=entry.number,
+            reason=entry.fault.reason,
+        )
+        unit = self.host.units.get(entry.case.vnode)
+        if unit is not None:
+            unit.last_incident = max(entry.number, unit.last_incident)
+            self.host.publish(unit)
+
+    async def _file(self, entry: Entry) -> None:
+        """Beside the vnode's boot: into the store, and then to the disk."""
+        if await self.ledger.file(entry):
+            await self.ledger.sync(entry)
 
     async def capture(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Hold the region when a spare is free, else copy it."""
@@ -221,19 +251,19 @@ class Executor:
         assert isinstance(action, actions.FinishIncident)
         entry, unit.entry = unit.entry, None
         if entry is not None:
-            after = {witness.vnode: witness.before for witness in self.host.witnesses(unit)}
-            again = action.outcome == "restarted"
             self.warm.stamps(unit)
-            await self.ledger.finish(
-                entry,
-                action.outcome,
+            again = action.outcome == "restarted"
+            # all of now: while the disk is waited for, the vnode may fail again
+            facts = (
                 unit.stamps,
-                after,
+                {witness.vnode: witness.before for witness in self.host.witnesses(unit)},
                 unit.vnode.incarnation if again else None,
                 unit.strategy if again else "",
                 unit.warm.image_age if again else None,
             )
-            log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
+            if await self.ledger.file(entry):
+                await self.ledger.finish(entry, action.outcome, *facts)
+                log.write("info", "incident-done", id=entry.number, outcome=action.outcome)
         self.dumps.write_due(unit.id)
         return None
 
@@ -242,11 +272,13 @@ class Executor:
         assert isinstance(action, actions.Load)
         if unit.coming is not None:
             unit.config, unit.coming = unit.coming, None
+        if unit.entry is not None and not self.ledger.keep(unit.entry):
+            await self.ledger.file(unit.entry)
         if await self.warm.load(unit, action.incarnation):
             return events.Loaded(action.incarnation)
         self.placement.place(unit)
         try:
-            await asyncio.to_thread(self.composer.compose, unit, action.incarnation)
+            await urgent.run(lambda: self.composer.compose(unit, action.incarnation))
         except ImageError as error:
             log.write("error", "image", vnode=unit.id, slot=action.slot, what=error)
             return events.ImageRefused(action.incarnation, str(error))
@@ -257,7 +289,7 @@ class Executor:
         """INIT-SIPI-SIPI; the watch begins."""
         assert isinstance(action, actions.Start)
         try:
-            tsc = await asyncio.to_thread(self.composer.start, unit)
+            tsc = await urgent.run(lambda: self.composer.start(unit))
         except AdeosError as error:
             if unit.warm.resume is None:
                 raise
@@ -268,7 +300,7 @@ class Executor:
         assert bridge is not None
         unit.watched = Watched(bridge, unit.config, action.incarnation, self.tsc_khz, tsc)
         if unit.entry is not None:
-            self.host.spawn(self.ledger.sync(unit.entry))
+            self.host.spawn(self._file(unit.entry))
         self.dumps.write_due(unit.id)
         self.host.spawn(vitals.follow(self.machine, unit, unit.watched))
         self.warm.started(unit, unit.watched)
@@ -276,10 +308,10 @@ class Executor:
 
     async def _boot_instead(self, unit: Unit, incarnation: int) -> int:
         """The CPU did not take its resume: park it anew and boot."""
-        await asyncio.to_thread(self.machine.park, unit.id, PARK_MS)
+        await urgent.run(lambda: self.machine.park(unit.id, PARK_MS))
         self.warm.give_up(unit)
-        await asyncio.to_thread(self.composer.compose, unit, incarnation)
-        return await asyncio.to_thread(self.composer.start, unit)
+        await urgent.run(lambda: self.composer.compose(unit, incarnation))
+        return await urgent.run(lambda: self.composer.start(unit))
 
     async def wait(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """The back-off."""
@@ -287,6 +319,8 @@ class Executor:
         delay = (action.until - time.monotonic_ns()) / 1e9
         log.write("warning", "back-off", vnode=unit.id, seconds=delay)
         self.host.later(action.until, unit)
+        if unit.entry is not None:
+            self.host.spawn(self._file(unit.entry))
         return None
 
     async def release(self, unit: Unit, action: actions.Action) -> events.Event | None:

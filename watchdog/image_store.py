@@ -10,15 +10,18 @@ long: `capture` and `check`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from adeos import abi
 from adeos.abi import Range
+from adeos.errors import AdeosError, WarmImageError
 from kexec_restart import slots as slotting
 from kexec_restart.warm_image import Identity, Resume, WarmImage, runs_in_use, size_of
+from watchdog import log, paths
 from watchdog.composer import Composer, spec_in
+from watchdog.image_journal import Entry, ImageJournal
 from watchdog.placement import Placement
 from watchdog.unit import Unit
 
@@ -45,6 +48,9 @@ class ImageStore:
         self.machine = placement.machine
         self.placement = placement
         self.composer = composer
+        self.journal = ImageJournal(paths.run_dir())
+        self.dropped: dict[int, str] = {}
+        """Why a vnode's image that an earlier daemon kept is not used."""
         self._kept: dict[tuple[int, Range], Kept] = {}
 
     def get(self, vnode: int, region: Range | None) -> Kept | None:
@@ -98,9 +104,65 @@ class ImageStore:
     def keep(self, kept: Kept) -> None:
         """From now on the image counts."""
         self._kept[kept.vnode, kept.region] = kept
+        self.dropped.pop(kept.vnode, None)
+        self._note()
 
     def forget(self, vnode: int, region: Range) -> None:
         """Give an image up, and its memory back."""
         kept = self._kept.pop((vnode, region), None)
         if kept is not None:
+            self._note()  # before anybody else can be given the memory
             self.placement.pool.free_region(kept.place)
+
+    def find(self, units: Mapping[int, Unit]) -> list[Kept]:
+        """Take over what an earlier daemon kept, once all running vnodes have their memory.
+
+        Regions other than a vnode's own are taken from the pool; the pages are not checked yet.
+        """
+        try:
+            entries = self.journal.read()
+        except (OSError, ValueError) as error:
+            log.write("warning", "images-dropped", what=f"{self.journal.file}: {error}")
+            entries = []
+        found = []
+        for entry in entries:
+            try:
+                found.append(self._find(entry, units.get(entry.vnode)))
+            except AdeosError as error:
+                self.dropped[entry.vnode] = str(error)
+                log.write("warning", "image-dropped", vnode=entry.vnode, what=error)
+        self._kept |= {(kept.vnode, kept.region): kept for kept in found}
+        self._note()
+        return found
+
+    def _find(self, entry: Entry, unit: Unit | None) -> Kept:
+        if unit is None or unit.region is None or unit.slot is None:
+            raise WarmImageError(f"vnode {entry.vnode} does not run", "start it")
+        pool, region = self.placement.pool, entry.region
+        pool.region(entry.place.size, entry.place.base)
+        taken = [entry.place]
+        try:
+            if region != unit.region and region not in self.placement.held:
+                pool.region(region.size, region.base)
+                taken.append(region)
+            self.composer.taken(entry.place)
+            view = self.machine.view(entry.place.base, entry.place.size, writable=True)
+            identity = self.identity(unit)._replace(region=region)
+            image = WarmImage.open(view, identity)
+            if image.sha256 != entry.sha256:
+                raise WarmImageError("the image is another than was kept", "freeze the vnode anew")
+        except BaseException:
+            for one in taken:
+                pool.free_region(one)
+            raise
+        return Kept(unit.id, region, entry.place, image, checked=False)
+
+    def _note(self) -> None:
+        entries = [
+            Entry(kept.vnode, kept.region, kept.place, kept.image.sha256)
+            for kept in self._kept.values()
+        ]
+        try:
+            self.journal.write(entries)
+        except OSError as error:
+            log.write("warning", "image-journal", what=error)

@@ -37,6 +37,11 @@ def leased(
     watched.ask_lease = now + watched.lease_period
     binding = machine.query(unit.id)
     if binding is None or binding.held_until <= now:
+        if binding is not None and binding.held_until > watched.released:
+            # short holds, one after the other, that no look has met: it may not have run in between
+            watched.released = binding.held_until
+            watched.detector.arm(watched.counts(), now)
+            event = None
         return Recovered(watched.incarnation) if held else event
     watched.detector.arm(watched.counts(), now)
     by = f"vnode {holder}" if holder else f"debugger {binding.holder}"

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's hand in the incident store: one thread writes, in order, and the watch goes on.
-
-What is recorded of a fault is read from the vnode's bridge, so all of it is
-hostile; the store cleans text, the bridge checks numbers.
-"""
+"""The daemon's hand in the incident store: one thread writes, in order, and the watch goes on."""
 
 from __future__ import annotations
 
@@ -14,40 +10,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adeos.bridge import Bridge
-from adeos.errors import BridgeError
 from crashdump.errors import CrashdumpError
 from crashdump.incident import DumpState, Incident, IncidentState, Witness
-from crashdump.stages import Stage, since_fault
 from crashdump.store import IncidentStore
-from watchdog import log
+from watchdog import filing, log
+from watchdog.journal import Case, Journal
 from watchdog.states import Fault
 
 T = TypeVar("T")
 
-LAYER_OF = {"irqhang": "irq", "softlockup": "sched", "hang": "user"}
-
 
 @dataclass
 class Entry:
-    """An open incident; `captured`: its dump is held, copied or given up already."""
+    """An open incident.
+
+    `number`: 0 until it is filed.  `captured`: its dump is held, copied or given up already.
+    `case`: what it is filed from, None for one that an earlier daemon has filed.
+    """
 
     number: int
     fault: Fault
     witnesses: tuple[Witness, ...] = ()
     captured: bool = False
+    case: Case | None = None
+    kept: bool = False
+    """The journal has the case as it is."""
+    task: asyncio.Task[None] | None = None
+    """Of its filing."""
+    error: Exception | None = None
+    """Why it could not be filed."""
+
+    @classmethod
+    def of(cls, case: Case) -> Entry:
+        """A case that is not filed yet."""
+        return cls(0, case.fault, case.witnesses, case.held is not None, case)
 
 
 class Ledger:
     """Opened in its own thread, which SQLite wants."""
 
-    def __init__(self, directory: Path, tsc_khz: int) -> None:
+    def __init__(self, directory: Path, journal: Journal, tsc_khz: int) -> None:
         self.directory = directory
+        self.journal = journal
         self.tsc_khz = tsc_khz
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._store: IncidentStore
         self.finished: Callable[[Incident], None] = lambda incident: None
         """Called with each incident that was closed."""
+        self.filed: Callable[[Entry], None] = lambda entry: None
+        """Called with each that was filed from the journal."""
 
     async def start(self) -> None:
         """Open the store; StoreError or DiskFull when it cannot be used."""
@@ -71,36 +82,44 @@ class Ledger:
         """Run `work` on the store in its thread."""
         return await self._do(lambda: work(self._store))
 
-    async def open(
-        self,
-        vnode: int,
-        name: str,
-        fault: Fault,
-        stamps: Mapping[str, int],
-        witnesses: tuple[Witness, ...],
-        bridge: Bridge | None,
-        policy: str,
-    ) -> Entry:
-        """Commit a new incident: safe from a kill; `sync` makes it safe from a power failure.
+    def keep(self, entry: Entry) -> bool:
+        """Put an incident into the journal, which no disk holds up; False where that cannot be."""
+        if entry.case is None or entry.number or entry.kept:
+            return True
+        entry.kept = self.journal.put(entry.case)
+        return entry.kept
 
-        Waiting for the disk here would keep the vnode down for 15 ms more.
+    async def file(self, entry: Entry) -> bool:
+        """Have the incident of a case in the store: begun once, whoever waits; False: it is lost.
+
+        Only then the journal lets it go.
         """
-        facts = _facts(bridge, fault)
-        fields: dict[str, Any] = {
-            "vnode": vnode,
-            "name": name,
-            "incarnation": fault.incarnation,
-            "reason": fault.reason,
-            "crash": fault.crash,
-            "layer": LAYER_OF.get(fault.reason, ""),
-            "cpu": fault.cpu if fault.cpu >= 0 else None,
-            "stamps": self._stages(stamps),
-            "witnesses": witnesses,
-            "policy": policy,
-            **facts,
-        }
-        incident = await self.call(lambda store: store.create(sync=False, **fields))
-        return Entry(incident.id, fault, witnesses)
+        if entry.task is None:
+            entry.task = asyncio.get_running_loop().create_task(self._file(entry))
+        await asyncio.shield(entry.task)
+        return bool(entry.number)
+
+    async def _file(self, entry: Entry) -> None:
+        case = entry.case
+        if case is None:
+            return
+        try:
+            incident = await self.call(lambda store: filing.file(store, case, self.tsc_khz))
+        except Exception as error:  # the disk, or a bug over what a vnode wrote: it runs on
+            entry.error = error
+            text = str(error) if isinstance(error, CrashdumpError) else repr(error)
+            log.write("error", "failed", vnode=case.vnode, action="OpenIncident", what=text)
+        else:
+            entry.number = incident.id
+            self.filed(entry)
+        self.journal.drop(case)
+
+    async def file_left(self) -> None:
+        """File what an earlier daemon was killed over."""
+        for case in self.journal.left():
+            entry = Entry.of(case)
+            if await self.file(entry):
+                log.write("info", "incident", vnode=case.vnode, id=entry.number, filed="late")
 
     async def sync(self, entry: Entry) -> None:
         """Wait until an incident is on the disk; a failure is logged."""
@@ -135,7 +154,7 @@ class Ledger:
         if witnesses:
             fields["witnesses"] = witnesses
         if stamps:
-            fields["stamps"] = self._stages(stamps)
+            fields["stamps"] = filing.stages(stamps, self.tsc_khz)
         self.finished(await self.call(lambda store: store.finish(entry.number, state, **fields)))
 
     async def unfinished(self) -> list[Incident]:
@@ -151,10 +170,6 @@ class Ledger:
 
         return await self.call(work)
 
-    def _stages(self, stamps: Mapping[str, int]) -> dict[str, int]:
-        known = {Stage(key): value for key, value in stamps.items() if key in set(Stage)}
-        return since_fault(known, self.tsc_khz) if known else {}
-
 
 def adopted(incident: Incident) -> Entry:
     """An incident that an earlier daemon left open."""
@@ -166,23 +181,3 @@ def adopted(incident: Incident) -> Entry:
     )
     captured = incident.dump.state not in (DumpState.NONE, DumpState.COPYING)
     return Entry(incident.id, fault, incident.witnesses, captured)
-
-
-def _facts(bridge: Bridge | None, fault: Fault) -> dict[str, Any]:
-    """What the vnode's bridge says of itself and of the crash, as far as it is readable."""
-    facts: dict[str, Any] = {}
-    if bridge is None:
-        return facts
-    try:
-        side = bridge.vnode_side()
-        if side is not None and side.incarnation == fault.incarnation:
-            facts["release"] = side.release
-    except BridgeError:
-        pass
-    try:
-        crash = bridge.crash()
-        if crash is not None and crash.incarnation == fault.incarnation and fault.crash:
-            facts.update(message=crash.message, pid=crash.pid, comm=crash.comm)
-    except BridgeError:
-        pass
-    return facts

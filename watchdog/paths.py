@@ -41,6 +41,11 @@ def control_socket() -> Path:
     return run_dir() / "control.sock"
 
 
+def journal_dir() -> Path:
+    """Faults that are not filed as incidents yet; in memory, and gone after a reboot."""
+    return run_dir() / "journal"
+
+
 def private_dir(path: Path) -> Path:
     """Create `path` with mode 0700 (parents too) and return it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

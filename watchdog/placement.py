@@ -18,8 +18,8 @@ class Placement:
         info = machine.info()
         self.machine = machine
         self.pool = Pool(info.range, Range(info.low_base, info.low_size))
-        self.held: dict[int, Range] = {}
-        """Incident number -> region that is its dump until it has been written out."""
+        self.held: set[Range] = set()
+        """Regions that are an incident's dump until it has been written out."""
         self.standby: dict[int, Range] = {}
         """Vnode -> region in which its image stands by."""
 
@@ -55,7 +55,7 @@ class Placement:
         binding = self.machine.query(unit.id)
         if binding is None:
             return
-        is_dump = binding.region in self.held.values()
+        is_dump = binding.region in self.held
         if is_dump:
             self.pool.free_region(binding.region)  # reserve() wants both or none
         self.pool.reserve(binding.region, binding.slot)
@@ -70,7 +70,7 @@ class Placement:
         """Unbind a parked vnode; its region stays away while it is held as a dump."""
         if unit.binding is not None:
             self.machine.unbind(unit.id)
-        if unit.region is not None and unit.region not in self.held.values():
+        if unit.region is not None and unit.region not in self.held:
             self.pool.free_region(unit.region)
         if unit.slot is not None:
             self.pool.free_slot(unit.slot)
@@ -99,30 +99,26 @@ class Placement:
             self.pool.free_region(region)
         return region
 
-    def hold(self, incident: int, unit: Unit, spare: Range) -> Range:
-        """Keep the vnode's region as the dump of `incident`; the vnode's is `spare` now."""
+    def hold(self, unit: Unit, spare: Range) -> None:
+        """Keep the vnode's region as a dump; the vnode's is `spare` now."""
         assert unit.region is not None
-        old = unit.region
-        self.held[incident] = old
+        self.held.add(unit.region)
         unit.region = spare
-        return old
 
-    def reserve_held(self, incident: int, region: Range) -> None:
+    def reserve_held(self, region: Range) -> None:
         """A region that an earlier daemon held; PlacementError when it is not to be had."""
         self.pool.region(region.size, region.base)
-        self.held[incident] = region
+        self.held.add(region)
 
-    def unhold(self, incident: int) -> None:
+    def unhold(self, region: Range) -> None:
         """The dump is on disk (or given up): the region may be used again."""
-        region = self.held.pop(incident, None)
-        if region is not None:
+        if region in self.held:
+            self.held.remove(region)
             self.pool.free_region(region)
 
     def stand_by(self, vnode: int, region: Range) -> None:
         """A region of the vnode's, or one held as its dump, is its standby from now on."""
-        for incident, held in tuple(self.held.items()):
-            if held == region:
-                del self.held[incident]
+        self.held.discard(region)
         self.standby[vnode] = region
 
     def check_cpus(self, unit: Unit, others: list[Unit]) -> None:

@@ -396,7 +396,7 @@ def _park(vnode: Vnode, event: Event, now: int) -> Result:
 
 
 def _parked(vnode: Vnode, event: Event, now: int) -> Result:
-    return _is_fenced(vnode, event), ()
+    return _close(_is_fenced(vnode, event), "fenced")
 
 
 def _unspent(vnode: Vnode) -> Vnode:

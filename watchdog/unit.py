@@ -49,6 +49,10 @@ class Watched:
         self.lease_period = LEASE_PERIOD_MS * tsc_khz
         self.ask_lease = 0
         """TSC at which the lease of a held vnode is looked at again."""
+        self.late = ""
+        """What a kernel without an agent does not get done: vitals.py."""
+        self.released = now
+        """TSC of the last end of a debugger's control that its silence was excused by."""
         self.malformed = 0
         """Ticks in a row in which the bridge held what no agent writes."""
 

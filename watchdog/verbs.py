@@ -15,6 +15,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
+
 from adeos import abi
 from adeos.errors import AdeosError
 from kexec_restart import strategies
@@ -23,6 +25,7 @@ from watchdog import events, grants, portal, reloading, slot_verbs
 from watchdog.config import Strategy
 from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError
+from watchdog.ledger import Entry
 from watchdog.requests import UsageError, flag, number
 from watchdog.states import LIVE, Fault, State
 from watchdog.supervisor import Wish, refusal, restarts_left
@@ -207,11 +210,10 @@ async def dump(service: Service, request: Reply, send: Send) -> Reply:
         await executor.save_registers(unit)
         unit.gathered = "nmi" if unit.answered else ""
     fault = Fault("dump", unit.vnode.incarnation, crash=False)
-    entry = await executor.ledger.open(
-        unit.id, unit.config.name, fault, {}, (), unit.bridge, "operator"
-    )
-    unit.last_incident = entry.number
-    service.publish(unit)
+    case = executor.case_of(unit, fault)
+    entry = Entry.of(msgspec.structs.replace(case, stamps={}, witnesses=(), policy="operator"))
+    if not await executor.ledger.file(entry):
+        raise entry.error or RefusedError(f"{unit.label}: no incident could be made; try again")
     incident = await executor.dumps.live(unit, entry)
     outcome = "live dump: pages are of different moments" if unit.vnode.state in LIVE else "dumped"
     await executor.ledger.finish(entry, outcome, {}, {}, None)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel's jiffies, read from its memory: whether it lives when no agent says so.
+"""A kernel's vitals, read from its memory: whether it lives when no agent says so.
 
+Its jiffies, and for kernels without an agent what progress.py looks at.
 For a vnode whose boot takes long, and for kernels without the agent.  The
 kernel is searched in the region, with no help from it; a region may hold the
 remains of a predecessor too, so all kernels found are read and any that moves counts.
@@ -11,12 +12,14 @@ emulation, in a worker thread, so it begins only when it is needed.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from adeos import abi
 from adeos.machine import Machine
 from watchdog import log
+from watchdog.config import VnodeWatch
 from watchdog.states import State
 from watchdog.unit import Unit, Watched
 
@@ -24,24 +27,35 @@ if TYPE_CHECKING:
     from introspect.kernel import Kernel
 
 SEARCH_AGAIN_S = 2.0
+PROGRESS_S = 5.0
 
 Reader = Callable[[], int]
+Late = Callable[[float], str]
 
 
-def readers(machine: Machine, base: int, size: int) -> list[Reader]:
-    """Readers of the jiffies of every kernel in a region; [] when there is none yet."""
+class Found(NamedTuple):
+    """A kernel in a region: reads its jiffies, and tells what is late there (Progress.late)."""
+
+    jiffies: Reader
+    late: Late
+
+
+def readers(machine: Machine, base: int, size: int, watch: VnodeWatch) -> list[Found]:
+    """Of every kernel in a region; [] when there is none yet."""
     from introspect.errors import IntrospectError
     from introspect.kernel import Kernel
     from introspect.memory import BufferMemory
+    from watchdog.progress import Progress
 
     memory = BufferMemory([(base, machine.view(base, size))])
-    found: list[Reader] = []
+    found: list[Found] = []
     for kernel in Kernel.find_all(memory, live=True):
         try:
             address = kernel.symbols.address("jiffies")
         except IntrospectError:
             continue
-        found.append(_reader(kernel, address))
+        late = Progress(kernel, watch.stall_s, watch.hung_s).late
+        found.append(Found(_reader(kernel, address), late))
     return found
 
 
@@ -62,26 +76,33 @@ async def follow(machine: Machine, unit: Unit, watched: Watched) -> None:
     watch = unit.config.watch
     if watch.agent:
         await asyncio.sleep(watch.boot_timeout_ms / 2000)
-    found: list[Reader] = []
+    found: list[Found] = []
+    before: list[int] = []
+    look = time.monotonic() + PROGRESS_S
     while unit.watched is watched and needed(unit, watched):
         region = unit.region
         if not found and region is not None:
-            found = await asyncio.to_thread(_search, machine, region.base, region.size)
+            found = await asyncio.to_thread(_search, machine, region.base, region.size, watch)
             if found:
                 log.write("info", "jiffies", vnode=unit.id, kernels=len(found))
             else:
                 await asyncio.sleep(SEARCH_AGAIN_S)
                 continue
-        total = sum([read() for read in found])
-        watched.boot.vital(total, machine.tsc())
+        ticks = [one.jiffies() for one in found]
+        watched.boot.vital(sum(ticks), machine.tsc())
+        alive = [one for one, was, is_ in zip(found, before, ticks, strict=False) if was != is_]
+        before = ticks
+        if alive and not watch.agent and time.monotonic() > look:
+            watched.late = await asyncio.to_thread(alive[-1].late, time.monotonic())
+            look = time.monotonic() + PROGRESS_S
         await asyncio.sleep(watch.jiffies.period_ms / 1000)
 
 
-def _search(machine: Machine, base: int, size: int) -> list[Reader]:
+def _search(machine: Machine, base: int, size: int, watch: VnodeWatch) -> list[Found]:
     from introspect.errors import IntrospectError
 
     try:
-        return readers(machine, base, size)
+        return readers(machine, base, size, watch)
     except IntrospectError:
         return []
 

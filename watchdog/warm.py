@@ -6,7 +6,7 @@ in a second region, is frozen there too and goes on.  When it fails, the standby
 the failed region is the dump, and when that is written the image makes it the next standby.
 `warm`: one region, whose image is copied back.  Whatever goes wrong with an image, the vnode boots.
 
-Limits: a daemon that takes over has no images; `vnode-debug freeze` makes them anew.
+A daemon that takes over finds the images again (image_journal.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adeos.errors import AdeosError
 from adeos.machine import Machine
 from kexec_restart.strategies import Strategy, resumed
 from kexec_restart.warm_copy import put_back, put_back_slot, stands
-from watchdog import background, log
+from watchdog import background, log, urgent
 from watchdog.composer import placement_of
 from watchdog.freezer import READY_POLL_S, Freezer, Host
 from watchdog.image_store import ImageStore, Kept
@@ -53,6 +53,15 @@ class Warm:
         finally:
             self._publish(unit)
 
+    def adopt(self) -> None:
+        """Take over an earlier daemon's images; what may stand by is filled anew in idle time."""
+        for kept in self.store.find(self.host.units):
+            unit = self.host.units[kept.vnode]
+            if kept.region != unit.region and kept.region not in self.placement.held:
+                self.host.spawn(self._refill(unit, kept.region))
+            log.write("info", "image-found", vnode=unit.id, at=f"{kept.place.base:#x}")
+            self._publish(unit)
+
     # Restart
 
     async def load(self, unit: Unit, incarnation: int) -> bool:
@@ -66,7 +75,7 @@ class Warm:
         assert kept is not None and unit.region is not None
         self.placement.place(unit)
         try:
-            await asyncio.to_thread(self._put_in_place, unit, kept, way, incarnation)
+            await urgent.run(partial(self._put_in_place, unit, kept, way, incarnation))
         except AdeosError as error:
             log.write("error", "image", vnode=unit.id, what=error)
             self.store.forget(unit.id, unit.region)

@@ -73,7 +73,7 @@ def look(unit: Unit, now: int, rung: int = 0, doubt: int = 1) -> Event | None:
 
 
 def _without_agent(unit: Unit, watched: Watched, now: int) -> Event | None:
-    """Judge by jiffies: they move, so it lives; they stopped, so it hangs."""
+    """Judge by jiffies: they move, so it lives; they stopped, so it hangs; else what is late."""
     boot = watched.boot
     if unit.config.watch.agent or not boot.jiffies_seen:
         if boot.failed(now):
@@ -81,7 +81,13 @@ def _without_agent(unit: Unit, watched: Watched, now: int) -> Event | None:
         return None
     if now - boot.jiffies_seen > watched.jiffies_limit:
         return _faulted(watched, Fault("hang", watched.incarnation), now, 0, boot.jiffies_seen)
-    return Ready(watched.incarnation) if unit.vnode.state is State.BOOTING else None
+    if unit.vnode.state is State.BOOTING:
+        return Ready(watched.incarnation)
+    if not watched.late:
+        return Recovered(watched.incarnation) if unit.vnode.state is State.SUSPECT else None
+    if unit.vnode.state is State.SUSPECT and unit.vnode.reason == watched.late:
+        return None
+    return Suspected(watched.incarnation, watched.late)
 
 
 def _still_booting(watched: Watched, word: abi.State, now: int) -> Event | None:

@@ -7,6 +7,7 @@
 #include "agent.h"
 
 #include <linux/nmi.h>
+#include <linux/percpu.h>
 #include <linux/sched.h>
 #include <asm/nmi.h>
 #include <asm/processor.h>
@@ -14,12 +15,14 @@
 
 #define LONG_MS		1000	/* a stop that RCU must not complain of */
 #define QUIET_MS	30000	/* how long it is kept from complaining */
+#define REPEAT_MS	1000	/* within which an NMI that was sent again may come late */
 
 /* exported, but declared in kernel/rcu/rcu.h alone */
 extern int rcu_cpu_stall_suppress;
 
 static struct vn_control *control;
 static u64 quiet_until;
+static DEFINE_PER_CPU(u64, last_nmi);
 
 bool control_held(void)
 {
@@ -120,8 +123,10 @@ bool debug_nmi(struct pt_regs *regs)
 	struct vn_debug *d = mailbox_of(cpu);
 	u32 save = READ_ONCE(d->save_seq);
 
+	/* the sender repeats it when the answer is late: the second one is no stranger */
 	if (!READ_ONCE(d->nmi) || !xchg(&d->nmi, 0))
-		return false;
+		return rdtsc() - this_cpu_read(last_nmi) < cycles(REPEAT_MS);
+	this_cpu_write(last_nmi, rdtsc());
 	if (READ_ONCE(d->saved) != save) {
 		/* a parked CPU has saved them, and they are the debugger's now */
 		if (!trap_busy())

@@ -730,7 +730,8 @@ struct kmb_cpus {
  * @start_tsc: (out) TSC of the last KMB_START of the boot CPU
  * @holder: (out) process that controls the vnode (KMB_CONTROL), 0 = none
  * @reserved: 0
- * @held_until: (out) TSC until which it does
+ * @held_until: (out) TSC until which it does; when none does, at which the last
+ *	one ended, 0 = there was none
  *
  * KMB_BIND of a bound vnode moves it (same CPUs, another region or slot) and
  * needs all its CPUs parked; it keeps the vector.

@@ -126,6 +126,7 @@ static void end(struct kmb_vnode *v, struct hold *h, bool run)
 		smp_wmb();
 		WRITE_ONCE(control_of(h)->until_tsc, 0);
 	}
+	h->until = rdtsc();
 	cancel_delayed_work(&h->expiry);
 	memunmap(h->shared);
 	h->shared = NULL;
@@ -221,7 +222,7 @@ void kmb_control_query(struct kmb_bind *b)
 	const struct hold *h = &holds[b->vnode];
 
 	b->holder = h->file ? pid_vnr(h->pid) : 0;
-	b->held_until = h->file ? h->until : 0;
+	b->held_until = h->until;
 }
 
 /* The vnode is about to be parked for good: no CPU that waits is let run, and its dump

@@ -25,13 +25,14 @@
 #include <linux/string.h>
 #include <linux/timer.h>
 #include <linux/utsname.h>
+#include <linux/version.h>
 #include <asm/irqflags.h>
 #include <asm/msr.h>
 #include <asm/segment.h>
 #include <asm/tsc.h>
 
 /* split off crash_core.h in 6.9 */
-#if __has_include(<linux/vmcore_info.h>)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
 #include <linux/vmcore_info.h>
 #else
 #include <linux/crash_core.h>

@@ -59,6 +59,7 @@ _HELPERS = re.compile(
     | get_page_from\w* | get_partial\w* | get_any_partial
     | alloc_debug\w* | alloc_from\w* | alloc_single\w* | __slab\w* | ___slab\w* | check_bytes\w*
     | check_object | check_slab | object_err | print_trailer | new_slab | allocate_slab
+    | cache_from_obj | virt_to_cache
     | free_debug\w* | free_to_partial\w* | print_section | slab_bug | setup_object\w*
     | out_of_memory | oom_kill_process | dump_header | __oom\w* | pagecache_get_page
     | dump_stack\w* | show_\w*(?:stack|trace|regs)\w* | print_\w*(?:report|stack|trace)\w*

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from crashdump.analysis import locks
 from crashdump.analysis.report import Block, Facts, Lines, Table
 from crashdump.analysis.subject import Subject
-from introspect.errors import IntrospectError
-from introspect.tasks import Task
+from introspect.tasks import off_cpu
 
 
 def hung(subject: Subject) -> Iterator[Block]:
@@ -27,24 +26,12 @@ def hung(subject: Subject) -> Iterator[Block]:
         if lock is not None:
             name = locks.name_of(subject, lock)
             what = f"{lock.kind} {name}, owned by {locks.who(lock.owner)}"
-        since = off_cpu(subject, task)
+        since = off_cpu(subject.kernel, task)
         rows.append((since or 0.0, (str(task.pid), task.comm, _seconds(since),
                                     locks.place(subject, task), what)))  # fmt: skip
     rows.sort(key=lambda row: -row[0])
     columns = ("pid", "comm", "off CPU", "waits in", "waits for")
     yield Table("", columns, tuple(row for _, row in rows))
-
-
-def off_cpu(subject: Subject, task: Task) -> float | None:
-    """Seconds since the task last got a CPU; None when the kernel does not keep it."""
-    kernel = subject.kernel
-    try:
-        at = kernel.btf.struct("task_struct").offset("sched_info.last_arrival")
-        arrived = kernel.u64(task.address + at)
-        clock = kernel.per_cpu("runqueues", task.cpu, "struct rq").member_("clock").value_()
-    except IntrospectError:  # CONFIG_SCHED_INFO is not set
-        return None
-    return (clock - arrived) / 1e9 if 0 < arrived <= clock else None
 
 
 def _seconds(value: float | None) -> str:

@@ -144,6 +144,7 @@ def test_commands_and_debug_requests_reach_the_agent(running, adeos_machine):
     request = bridge.ask_registers(1)
     adeos_machine.nmi(2, 1)
     mailbox = bridge.debug(1)
+    assert bridge.debug_progress(1) == (mailbox.state, mailbox.done, mailbox.stops)
     assert (mailbox.state, mailbox.saved, mailbox.nmi) == (abi.VN_DBG_RUNNING, request, 0)
     assert bridge.debug_frame(1).reg("rsp") == 0xFFFFC90000004000
 
@@ -363,3 +364,21 @@ def test_what_the_agent_goes_by(running):
     assert bridge.grants_taken()
     bridge.grant([grant_of(3)])
     assert not bridge.grants_taken()
+
+
+@pytest.mark.parametrize(
+    ("member", "data"), [("way", b"\xee"), ("reason", b"\x1b" * 31)], ids=["number", "text"]
+)
+def test_a_scribbled_entry_does_not_keep_the_next_daemon_from_taking_over(member, data):
+    """Found by tests/fuzz/fuzz_machine.py: a torn entry beside one that no daemon writes."""
+    root, _ = blank_root()
+    for number in (3, 4):
+        root.publish(blank_status(id=number, name="x"))
+    table, shadow = (at + 3 * abi.STATUS.size for at in (abi.VN_ROOT_TABLE, abi.VN_ROOT_SHADOW))
+    abi.STATUS.put(root.view, table, "seq", 7)
+    at = shadow + abi.STATUS.members[member].offset
+    root.view[at : at + len(data)] = data
+    assert root.init(root.head(), keep=True) == 2
+    assert root.status(4).name == "x"
+    with pytest.raises(BridgeError):
+        root.status(3)

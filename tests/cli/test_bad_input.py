@@ -98,7 +98,7 @@ WRONG = [
     (("down", "--keep-running", "--unload"), 2, "--unload"),
     (("start",), 2, "VNODE..."),
     (("start", "31"), 4, "there is no vnode 31"),
-    (("start", "0"), 4, "there is no vnode 0"),
+    (("start", "0"), 4, "vnode 0 is the root"),
     (("stop",), 2, "VNODE..."),
     (("fence",), 2, "VNODE..."),
     (("stop", "1", "--timeout", "1e9"), 2, "86400"),

@@ -123,3 +123,24 @@ def test_config_check(call, places):
     assert [line.split(":")[2] for line in result.err.splitlines()] == ["2", "4", "6"]
     result = call("config", "check", str(file), "--json")
     assert result.code == 3 and len(json.loads(result.out)["mistakes"]) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"seq": 1, "event": "running", "vnode": 2, "was": "booting"}',
+        '{"seq": 1, "event": ["running"], "vnode": 2, "was": "booting", "time": 1}',
+        '{"seq": 1, "event": "running", "vnode": 2, "was": "booting", "time": "noon"}',
+        "[" * 100_000,
+    ],
+    ids=["no time", "a list", "a word for a time", "deep"],
+)
+def test_a_record_that_no_daemon_writes_is_passed_over(call, places, line):
+    """Found by tests/fuzz/fuzz_machine.py."""
+    good = {"seq": 2, "event": "running", "vnode": 2, "was": "booting", "time": T0}
+    (places / "state").mkdir()
+    (places / "state" / NAME).write_text(f"{line}\n{json.dumps(good)}\n")
+    result = call("history", "2", "--json")
+    assert result.code == 0
+    assert [row["time"] for row in json.loads(result.out)] == [T0]
+    assert call("events").code == 0

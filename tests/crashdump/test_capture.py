@@ -83,8 +83,11 @@ def crashed(incident_store: IncidentStore, two_cpus: list[CpuState]) -> Iterator
 
 
 def start(how: str, store: IncidentStore, board: Board, number: int = 1) -> Incident:
-    step = {"hold": capture.hold, "copy": capture.copy}[how]
-    return step(store, number, board.view, REGION, SLOT, vmcoreinfo_pa=board.kernel.note_pa)
+    note = board.kernel.note_pa
+    if how == "copy":
+        return capture.copy(store, number, board.view, REGION, SLOT, vmcoreinfo_pa=note)
+    low = capture.low_memory(board.view, SLOT)
+    return capture.hold(store, number, low, REGION, SLOT, vmcoreinfo_pa=note)
 
 
 def check_vmcore(store: IncidentStore, board: Board) -> None:
@@ -271,7 +274,8 @@ def test_a_full_disk_skips_the_dump_and_says_why(
     made = capture.copy(incident_store, 1, board.view, REGION, SLOT, limit=1 << 20)
     assert made.dump.state is DumpState.SKIPPED and "limit of 1 MiB" in made.dump.reason
     assert not list(incident_store.path(1).glob("vmcore*"))
-    capture.hold(incident_store, 1, board.view, REGION, SLOT, limit=1 << 20)
+    low = capture.low_memory(board.view, SLOT)
+    capture.hold(incident_store, 1, low, REGION, SLOT, limit=1 << 20)
     assert capture.write_dump(incident_store, 1, board.view).dump.state is DumpState.SKIPPED
     assert not list(incident_store.path(1).glob("vmcore*"))
 

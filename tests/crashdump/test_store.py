@@ -148,12 +148,13 @@ def test_a_lost_database_is_rebuilt_without_a_word(tmp_path: Path) -> None:
     assert not said
 
 
-def test_a_broken_incident_file_is_named_and_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b'{"id": "one\x1b"}', b'{"id": 1, "name": "\xff"}', b"\x83["])
+def test_a_broken_incident_file_is_named_and_passed_over(tmp_path: Path, data: bytes) -> None:
     with IncidentStore(tmp_path) as store:
         store.create(**PANIC)
         kept = store.create(**PANIC)
     store.database.unlink()
-    (store.path(1) / "incident.json").write_text('{"id": "one\x1b"}')
+    (store.path(1) / "incident.json").write_bytes(data)
     said: list[str] = []
     with IncidentStore(tmp_path, warn=said.append) as store:
         assert store.list() == [kept]

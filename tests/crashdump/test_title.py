@@ -160,6 +160,7 @@ def test_hostile_logs_cost_little() -> None:
     [
         *("memcpy_erms", "_raw_spin_lock", "schedule", "__mutex_lock", "panic", "kfree"),
         *("__alloc_frozen_pages_noprof", "alloc_pages_mpol", "__rwbase_read_lock", "rt_read_lock"),
+        "cache_from_obj",
     ],
 )
 def test_helpers_are_not_blamed(name: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run control against the fake machine, whose vnodes obey their mailboxes as the agent does."""
 
+import threading
 import time
 
 import pytest
@@ -113,6 +114,39 @@ def test_parking_and_running_again(machine: Shared) -> None:
     run.give_back()
     assert not run.held
     assert machine.query(1).holder == 0
+
+
+def test_a_cpu_that_is_slow_to_run_again_is_not_parked_before_it_has(
+    machine: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = controlling(machine)
+    run.take()
+    run.park()
+    vnode = machine.vnodes[1]
+    obey = vnode.obey
+    monkeypatch.setattr(vnode, "obey", lambda: None)
+    run.set_registers(0, {"rax": 77})
+    run.run({0: False, 1: False})
+    later = threading.Timer(0.05, obey)
+    later.start()
+    run.park()
+    later.join()
+    assert run.parked(0) and run.parked(1)
+    assert machine.bridge.debug(0).stops == 2
+
+
+def test_control_again_at_once_over_cpus_that_do_not_know_of_its_end_yet(
+    machine: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = controlling(machine)
+    run.take()
+    run.park()
+    monkeypatch.setattr(machine.vnodes[1], "let_run", lambda: None)
+    run.give_back()
+    run.take()
+    run.park()
+    assert run.parked(0) and run.parked(1)
+    assert machine.bridge.debug(1).stops == 2
 
 
 def test_only_the_cpus_that_are_named_run(machine: Shared) -> None:
@@ -480,6 +514,24 @@ def nonstop(controlled: Client) -> Client:
     assert controlled.ask(b"QNonStop:1") == b"OK"
     assert controlled.ask(b"?") == b"OK"  # nothing stands still
     return controlled
+
+
+def test_non_stop_attaches_to_several(machine: Shared) -> None:
+    """gdb takes OK for an answer alone, then waits to be told of what stands still."""
+    stopped = Controlled(piloting(machine))
+    second = PlainTarget()
+    second.identity = second.identity._replace(number=3, name="other")
+    client = Client(Session(None, {2: lambda: stopped, 3: lambda: second}))  # type: ignore[arg-type]
+    client.ask(b"qSupported:multiprocess+")
+    assert client.ask(b"QNonStop:1") == b"OK"
+    stopped.pilot.halt()
+    assert client.ask(b"vAttach;2") == b"OK"
+    assert told(client) == b"Stop:T00thread:p2.1;core:0;"
+    assert client.ask(b"vStopped") == b"T00thread:p2.2;core:1;"
+    assert client.ask(b"vStopped") == b"OK"
+    assert client.ask(b"vAttach;3") == b"OK"
+    assert told(client) == b""  # it runs
+    assert client.session.resumed == {2, 3}
 
 
 def told(client: Client) -> bytes:

@@ -10,9 +10,7 @@ is a finding, and so is what a target asserts; so is a run of more than ten seco
 from __future__ import annotations
 
 import sys
-import tempfile
 from array import array
-from collections.abc import Callable
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -34,6 +32,7 @@ from introspect.errors import IntrospectError
 from introspect.symbols import ModuleTable, Symbol
 from tests.debugger import test_dwarf, test_modulebtf, test_modulefile
 from tests.debugger.conftest import PlainTarget
+from tests.fuzz import harness
 
 BASE, IDS = test_modulebtf.vmlinux()
 
@@ -119,34 +118,19 @@ def symbol_seed() -> bytes:
     )
 
 
-TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], bytes]]] = {
-    "dwarf": (fuzz_dwarf, lambda: test_dwarf.sample().blob()),
-    "module": (fuzz_module, lambda: b"name" + bytes(60) + test_modulefile.BASE.to_bytes(8, "big")),
-    "modulebtf": (fuzz_modulebtf, lambda: test_modulebtf.writer(BASE, IDS).blob()),
-    "monitor": (fuzz_monitor, lambda: b"log 5"),
-    "packet": (fuzz_packet, lambda: packet.frame(b"m0,4") + b"+-\x03" + packet.frame(b"X1,2:}}")),
-    "session": (fuzz_session, lambda: b"qSupported:multiprocess+\nvCont;c:p2.1\nHg1\ng\nm0,4\n?"),
-    "symfile": (fuzz_symfile, symbol_seed),
+TARGETS: dict[str, harness.Target] = {
+    "dwarf": (fuzz_dwarf, lambda: [test_dwarf.sample().blob()]),
+    "module": (
+        fuzz_module,
+        lambda: [b"name" + bytes(60) + test_modulefile.BASE.to_bytes(8, "big")],
+    ),
+    "modulebtf": (fuzz_modulebtf, lambda: [test_modulebtf.writer(BASE, IDS).blob()]),
+    "monitor": (fuzz_monitor, lambda: [b"log 5"]),
+    "packet": (fuzz_packet, lambda: [packet.frame(b"m0,4") + b"+-\x03" + packet.frame(b"X1,2:}}")]),
+    "session": (fuzz_session, lambda: [b"qSupported:multiprocess+\nvCont;c:p2.1\nHg1\ng\nm0,4\n?"]),
+    "symfile": (fuzz_symfile, lambda: [symbol_seed()]),
 }
 
 
-def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        raise SystemExit(f"{__doc__}\nTARGETS: {', '.join(TARGETS)}")
-    target, seed = TARGETS[sys.argv[1]]
-
-    def one(data: bytes) -> None:
-        try:
-            target(data)
-        except (DebuggerError, IntrospectError):
-            pass
-
-    with tempfile.TemporaryDirectory() as corpus:
-        (Path(corpus) / "seed").write_bytes(seed())
-        options = ["-timeout=10", "-max_len=16384", *sys.argv[2:], corpus]
-        atheris.Setup([sys.argv[0], *options], one)
-        atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(__doc__, TARGETS, (DebuggerError, IntrospectError))

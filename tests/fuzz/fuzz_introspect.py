@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import struct
 import sys
-import tempfile
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -31,6 +29,7 @@ with atheris.instrument_imports(include=["introspect", "crashdump.analysis"]):
 
 from introspect.errors import IntrospectError
 from tests.crashdump.oopses import SAMPLES
+from tests.fuzz import harness
 from tests.introspect import (
     flatkernel,
     test_btf,
@@ -142,8 +141,7 @@ def stack() -> bytes:
     return bytes(memory)
 
 
-Seeds = Callable[[], Iterable[bytes]]
-TARGETS: dict[str, tuple[Callable[[bytes], None], Seeds]] = {
+TARGETS: dict[str, harness.Target] = {
     "btf": (fuzz_btf, lambda: [test_btf.sample().blob()]),
     "code": (fuzz_code, lambda: [b"48 8b <0f> 0b"]),
     "elf": (fuzz_elf, lambda: [elf_core([(4, 0, elf_note(b"CORE", 1, bytes(336))), (1, 0, b"x")])]),
@@ -160,24 +158,5 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Seeds]] = {
 }
 
 
-def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        raise SystemExit(f"{__doc__}\nTARGETS: {', '.join(TARGETS)}")
-    target, seeds = TARGETS[sys.argv[1]]
-
-    def one(data: bytes) -> None:
-        try:
-            target(data)
-        except IntrospectError:
-            pass
-
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(seeds()):
-            (Path(corpus) / f"seed{number}").write_bytes(seed)
-        options = ["-timeout=10", "-max_len=65536", *sys.argv[2:], corpus]
-        atheris.Setup([sys.argv[0], *options], one)
-        atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(__doc__, TARGETS, (IntrospectError,))

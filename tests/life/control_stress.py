@@ -4,6 +4,7 @@
 python3 -m tests.life.control_stress hits VNODE COUNT
 python3 -m tests.life.control_stress kills VNODE COUNT SEED
 python3 -m tests.life.control_stress attach VNODE COUNT
+python3 -m tests.life.control_stress stops VNODE COUNT
 """
 
 from __future__ import annotations
@@ -190,6 +191,29 @@ def attach(number: int, count: int) -> dict[str, Any]:
     }
 
 
+def stops(number: int, count: int) -> dict[str, Any]:
+    """Milliseconds from the wish to stop to the last CPU parked, and from there to our knowing."""
+    subject = Subject(number)
+    subject.control.take()
+    machine, control = subject.machine, subject.control
+    khz = machine.info().tsc_khz
+    parked, known = [], []
+    for _ in range(count):
+        time.sleep(0.02)
+        begin = machine.tsc()
+        control.park()
+        end = machine.tsc()
+        last = max(subject.bridge.debug(cpu).stop_tsc for cpu in range(len(subject.every())))
+        parked.append((last - begin) / khz)
+        known.append((end - last) / khz)
+        control.run(dict.fromkeys(range(len(subject.every())), False))
+    subject.pilot.give_back()
+    result: dict[str, Any] = {"stops": count}
+    for name, values in {"parked_ms": parked, "known_ms": known}.items():
+        result[name] = [round(pick(values), 3) for pick in (min, statistics.median, max)]
+    return result
+
+
 def hang(number: int) -> dict[str, Any]:
     """A vnode with its interrupts off is stopped all the same, and is no crash while it is held."""
     from adeos.bridge import RootBridge
@@ -213,7 +237,7 @@ def hang(number: int) -> dict[str, Any]:
 
 
 def main(what: str, *words: str) -> None:
-    run = {"hits": hits, "kills": kills, "attach": attach, "hang": hang}[what]
+    run = {"hits": hits, "kills": kills, "attach": attach, "stops": stops, "hang": hang}[what]
     print(json.dumps(run(*map(int, words))))
 
 

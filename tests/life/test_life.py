@@ -178,5 +178,6 @@ def test_daemon_killed_during_an_incident(vnodes: Vnodes, moment: float) -> None
     assert incident["reason"] == "panic"
     assert incident["state"] in ("complete", "interrupted")
     assert incident["dump"]["state"] == "done" or incident["dump"]["reason"]
-    assert vnodes.wait(2, "running")["incarnation"] == before["incarnation"] + 1
+    # a number is left out when it died between loading and starting
+    assert vnodes.wait(2, "running")["restarts"] == before["restarts"] + 1
     assert vnodes.last_incident(2) == incident["id"]

@@ -4,7 +4,8 @@
 python3 -m tests.life.warm_stress standby VNODE WITNESS COUNT SEED
 python3 -m tests.life.warm_stress warm VNODE WITNESS COUNT SEED
 
-VNODE has that strategy in its config, and on_crash = "restart" or "coredump-restart"; its image is
+VNODE has that strategy and quick > COUNT in its config, and
+on_crash = "restart" or "coredump-restart"; its image is
 made already.  WITNESS copies and sums files all the while, and must find no difference.
 """
 

@@ -25,7 +25,20 @@ from adeos.fake import FakeMachine
 
 BEAT_S = 0.005
 CALLS = frozenset(
-    ["info", "cpus", "bind", "unbind", "query", "start", "park", "nmi", "ipi", "clear", "claim"]
+    [
+        "info",
+        "cpus",
+        "bind",
+        "unbind",
+        "query",
+        "start",
+        "park",
+        "nmi",
+        "ipi",
+        "clear",
+        "claim",
+        "successor",
+    ]
 )
 
 

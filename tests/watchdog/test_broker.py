@@ -79,7 +79,7 @@ def test_control_is_taken_used_and_given_back(rig: Rig, holder: Holder) -> None:
     assert holder.ask(abi.AskOp.BREAK, 1, 0xFFFFFFFF81000000, base) == 0
     assert holder.control(0) == 0
     assert memory[0] == ord("a")
-    assert not rig.machine.query(2).held_until
+    assert not rig.machine.query(2).holder
 
 
 def test_without_control_nothing_is_done(rig: Rig, holder: Holder) -> None:
@@ -108,7 +108,7 @@ def test_a_grant_to_look_gives_no_control(rig: Rig) -> None:
     rig.machine.ring(1)
     rig.client.call("ping")
     assert holder.get("done") != seq
-    assert not rig.machine.query(2).held_until
+    assert not rig.machine.query(2).holder
 
 
 def test_memory_that_is_another_s_is_refused(rig: Rig, holder: Holder) -> None:
@@ -128,7 +128,7 @@ def test_it_ends_with_the_grant(rig: Rig, holder: Holder) -> None:
     assert holder.ask(abi.AskOp.BREAK, 1, 1 << 40, base) == 0
     rig.client.call("revoke", vnode=2, **{"from": 1})
     rig.until(lambda: memory[0] == ord("a"), "the breakpoint is gone")
-    assert not rig.machine.query(2).held_until
+    assert not rig.machine.query(2).holder
 
 
 def test_it_ends_with_the_holder(rig: Rig, holder: Holder) -> None:
@@ -143,7 +143,7 @@ def test_it_ends_with_the_holder(rig: Rig, holder: Holder) -> None:
 def test_a_look_only_grant_later_takes_control_away(rig: Rig, holder: Holder) -> None:
     assert holder.control() == 0
     rig.client.call("grant", vnode=2, to=1)
-    rig.until(lambda: not rig.machine.query(2).held_until, "control ends")
+    rig.until(lambda: not rig.machine.query(2).holder, "control ends")
 
 
 def test_garbage_is_answered_and_harms_nothing(rig: Rig, holder: Holder) -> None:
@@ -169,4 +169,4 @@ def test_a_reload_that_grants_a_look_alone_takes_control_away(rig: Rig) -> None:
     assert holder.control() == 0
     rig.config.write_text(granted.replace(", control = true", ""))
     rig.client.call("reload")
-    rig.until(lambda: not rig.machine.query(2).held_until, "control ends")
+    rig.until(lambda: not rig.machine.query(2).holder, "control ends")

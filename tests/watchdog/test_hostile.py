@@ -14,7 +14,7 @@ from adeos import abi
 from adeos.bridge import Bridge
 from watchdog.config import VnodeConfig
 from watchdog.events import Faulted, Ready, Recovered, Silent, Suspected
-from watchdog.ledger import _facts
+from watchdog.filing import _facts
 from watchdog.states import Fault, State
 from watchdog.supervisor import Vnode
 from watchdog.unit import Unit, Watched

@@ -27,6 +27,7 @@ def unit(state: State) -> Any:
     watched = SimpleNamespace(
         incarnation=4, detector=Armed(), counts=lambda: (1, 2, 3, 0), lease_period=10, ask_lease=0
     )
+    watched.released = NOW
     return SimpleNamespace(id=2, vnode=SimpleNamespace(state=state), watched=watched)
 
 
@@ -53,6 +54,14 @@ def test_silence_under_a_lease_is_a_hold(event: Any) -> None:
 @pytest.mark.parametrize("until", [0, NOW])
 def test_without_a_lease_silence_is_what_it_is(event: Any, until: int) -> None:
     assert leased(machine(until), unit(State.RUNNING), event, NOW) is event
+
+
+def test_a_hold_that_no_look_has_met_excuses_the_silence_until_its_end_once() -> None:
+    running = unit(State.SUSPECT)
+    running.watched.released = NOW - 100
+    assert leased(machine(NOW - 10), running, SILENCE[0], NOW) is None
+    assert running.watched.detector.times == [NOW]
+    assert leased(machine(NOW - 10), running, SILENCE[0], NOW + 50) is SILENCE[0]
 
 
 def test_a_held_vnode_stays_so_and_its_deadlines_move() -> None:

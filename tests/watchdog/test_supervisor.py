@@ -363,6 +363,13 @@ def test_a_fenced_vnode_keeps_its_memory_until_an_operator_wants_otherwise() -> 
     assert names == ["Load", "Start"] and vnode.state is State.RUNNING
 
 
+def test_a_fence_of_a_vnode_that_boots_after_a_crash_closes_its_incident() -> None:
+    vnode, _ = feed(running(), CRASH, FENCED, events.Captured(1), *AGAIN[:2])
+    vnode, names = feed(vnode, events.FenceRequested(), events.Fenced(2))
+    assert names == ["Fence", "FinishIncident:fenced"]
+    assert refusal(vnode, events.StartRequested()) == ""
+
+
 def test_a_fence_that_fails_is_for_an_operator() -> None:
     vnode, _ = feed(running(), events.FenceRequested(), events.FenceFailed(1, "no answer"))
     assert (vnode.state, vnode.fenced) == (State.QUARANTINED, False)

@@ -8,16 +8,22 @@ import pytest
 from watchdog import vitals
 
 
+def reason(rig) -> str:
+    return next(one["reason"] for one in rig.client.call("status")["vnodes"] if one["id"] == 1)
+
+
 @pytest.fixture
 def silent(make_rig, rig_tools, monkeypatch):
     """A vnode whose kernel has no agent, with jiffies that this test moves."""
-    clock = {"ticks": 100, "move": True}
+    clock = {"ticks": 100, "move": True, "late": ""}
 
     def read() -> int:
         clock["ticks"] += clock["move"]
         return clock["ticks"]
 
-    monkeypatch.setattr(vitals, "readers", lambda machine, base, size: [read])
+    found = vitals.Found(read, lambda now: clock["late"])
+    monkeypatch.setattr(vitals, "readers", lambda machine, base, size, watch: [found])
+    monkeypatch.setattr(vitals, "PROGRESS_S", 0.05)
 
     def make(agent: bool):
         watch = f"agent = {str(agent).lower()}\njiffies = {{ period_ms = 50, limit_ms = 400 }}\n"
@@ -35,6 +41,18 @@ def test_moving_jiffies_are_life_and_standing_ones_a_hang(silent) -> None:
     rig.wait(1, "stopped")
     (incident,) = rig.finished(1)
     assert incident.reason == "hang" and incident.crash
+
+
+def test_what_gets_nothing_done_is_suspect_and_recovers(silent) -> None:
+    rig, clock = silent(agent=False)
+    rig.wait(1, "running")
+    for words in ("RCU stall", "hung task cp"):
+        clock["late"] = words
+        rig.wait(1, "suspect")
+        rig.until(lambda words=words: reason(rig) == words, words)
+    clock["late"] = ""
+    rig.wait(1, "running")
+    assert rig.incidents() == []
 
 
 def test_moving_jiffies_double_the_time_to_boot(silent) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from adeos import abi
@@ -217,3 +219,78 @@ def test_the_plan_says_what_the_standby_will_do(standby):
         "running",
     ]
     assert images(standby)["standby"]["region"] in steps[2]["does"]
+
+
+def test_a_daemon_that_was_killed_finds_the_images_and_the_standby_again(standby):
+    before = images(standby)
+    standby.kill()
+    standby.start()
+    standby.until(lambda: set(images(standby)) == {"running", "standby"}, "both found")
+    after = images(standby)
+    for role in before:
+        assert after[role]["image"] == before[role]["image"]
+        assert after[role]["region"] == before[role]["region"]
+    incident = crash(standby)
+    assert (incident.restart, word(standby).way) == ("standby", abi.Way.STANDBY)
+    standby.until(lambda: "standby" in images(standby), "the failed region stands by")
+    assert standby.machine.starts == [1, 1]  # no boot since
+
+
+def test_a_daemon_killed_at_once_after_a_crash_still_resumes_or_boots(standby):
+    for turn in range(4):
+        last = word(standby).incarnation
+        standby.machine.vnodes[1].crash()
+        time.sleep(0.02 * turn)
+        standby.kill()
+        standby.start()
+        standby.until(lambda last=last: word(standby).incarnation > last, "a successor")
+        standby.wait(1, incarnation=last + 1)
+    found = images(standby).values()
+    assert len({one["image"] for one in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda raw: raw.__setitem__(9, raw[9] ^ 1), "damaged"),
+        (lambda raw: raw.__setitem__(slice(0, 8), bytes(8)), "there is no image"),
+        (lambda raw: raw.__setitem__(0x3000, raw[0x3000] ^ 1), "pages at"),
+    ],
+    ids=["header", "gone", "page"],
+)
+def test_a_new_daemon_drops_a_damaged_image_and_says_why(warm_rig, capfd, spoil, why):
+    rig = warm_rig(WARM)
+    ready(rig, 1)
+    rig.until(lambda: "running" in images(rig), "an image")
+    place = int(images(rig)["running"]["image"], 16)
+    rig.kill()
+    spoil(rig.machine.raw(place, 0x4000))
+    rig.start()
+    rig.until(lambda: not images(rig), "the image is dropped")
+    crash(rig)
+    assert word(rig).way is abi.Way.COLD
+    rig.until(lambda: why in capfd.readouterr().err, "the reason")
+
+
+def test_a_new_daemon_does_not_use_the_image_of_another_kernel(warm_rig):
+    rig = warm_rig(WARM)
+    ready(rig, 1)
+    rig.until(lambda: "running" in images(rig), "an image")
+    rig.kill()
+    text = rig.config.read_text()
+    rig.config.write_text(text.replace("inject = true", 'inject = true\ncmdline = "another"'))
+    rig.start()
+    assert not images(rig)
+    crash(rig)
+    assert word(rig).way is abi.Way.COLD
+
+
+def test_a_journal_that_cannot_be_read_is_none(warm_rig):
+    rig = warm_rig(WARM)
+    ready(rig, 1)
+    rig.until(lambda: "running" in images(rig), "an image")
+    rig.kill()
+    (rig.config.parent / "run" / "images.json").write_text('[{"vnode": 1')
+    rig.start()
+    assert not images(rig)
+    assert rig.wait(1)["incarnation"] == 1

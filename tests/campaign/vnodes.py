@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the campaign's vnodes boot: the box's initrd and kernel, with vnode_faults.ko added."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+from box import cache, cpio, initramfs, kernels, layout
+
+INITRD = cache.REPOSITORY / "build" / "campaign.cpio.gz"
+CONFIG = "/etc/vnode-debug/campaign.toml"
+MEMORY = "128M"
+NAMES = ("alpha", "beta", "gamma")
+PROFILE = Path(__file__).with_name("profile")
+RESTART = """[vnode.restart]
+intensity = 1000  # here faults are wanted
+"""
+
+
+def initrd(image: kernels.KernelImage, progress: Callable[[str], None]) -> Path:
+    """Builds build/campaign.cpio.gz: the vnodes' initrd and a second archive behind it."""
+    base = initramfs.vnode_initrd(progress)
+    module = cache.REPOSITORY / "build" / "modules" / image.version / "vnode_faults.ko"
+    if base is None or not module.exists():
+        raise SystemExit(f"campaign: no {module}; build it: script/modules {image.version}")
+    archive = cpio.Archive()
+    archive.file("etc/profile", PROFILE.read_bytes())
+    archive.file(f"modules/{image.version}/vnode_faults.ko", module.read_bytes())
+    for path in image.load_order(["brd"]):
+        name = path.name.removesuffix(".xz")
+        archive.file(f"modules/{image.version}/{name}", kernels.module_bytes(path))
+    data = base.read_bytes() + gzip.compress(archive.finish(), 9, mtime=0)
+    cache.write_atomically(INITRD, data)
+    return INITRD
+
+
+def config(machine: str, kernel: str, cpus: int) -> str:
+    """The vnodes.toml of the campaign for a box with `cpus` CPUs for vnodes.
+
+    `machine` is the text of the box's own vnodes.toml, whose [machine] is kept.  The last vnode
+    gets the CPUs that are left over.
+    """
+    text = machine.partition("\n[[vnode]]")[0] + "\n[dumps]\ncount = 12\n"
+    for place, name in enumerate(NAMES):
+        own = [place + 1] if place + 1 < len(NAMES) else list(range(place + 1, cpus + 1))
+        text += (
+            f'\n[[vnode]]\nid = {place + 1}\nname = "{name}"\nkernel = "/boot/vmlinuz-{kernel}"\n'
+        )
+        text += f'initrd = "{layout.TREE}/build/{INITRD.name}"\ncpus = {own}\n'
+        text += f'memory = "{MEMORY}"\ninject = true\n'
+        text += layout.WATCH + "boot_timeout_ms = 15000\n" + RESTART
+    return text

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cases in the journal, and the incidents made of them: whole whenever a kill comes between."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from adeos import abi
+from adeos.abi import Range
+from adeos.bridge import Bridge
+from adeos.fake import FakeMachine
+from crashdump import capture
+from crashdump.incident import DumpState, Witness, decode_evidence
+from crashdump.store import IncidentStore
+from watchdog import filing
+from watchdog.journal import Case, Held, Journal, bridge_copy
+from watchdog.states import Fault
+
+REGION, SLOT = Range(0x24000000, 64 << 20), Range(0x80000, 0x10000)
+KHZ = 1_000_000
+
+
+@pytest.fixture
+def machine() -> Iterator[FakeMachine]:
+    """Vnode 2 has panicked on its CPU 1."""
+    machine = FakeMachine()
+    machine.claim()
+    machine.bind(2, [1, 2], REGION, SLOT)
+    bridge = Bridge.open(machine, REGION, writable=True)
+    blank = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
+    side = blank._replace(
+        magic=abi.VN_BRIDGE_MAGIC,
+        abi=abi.VN_ABI_VERSION,
+        size=abi.VN_BRIDGE_SIZE,
+        vnode_id=2,
+        incarnation=3,
+        ncpus=2,
+    )
+    bridge.init(side)
+    machine.start(2, cr3=SLOT.base + abi.VN_SLOT_PAGE_TABLES, entry=REGION.base, rsi=REGION.base)
+    machine.vnodes[2].crash(cpu=1, message="as if")
+    machine.park(2)
+    machine.view(SLOT.base, SLOT.size, writable=True)[abi.VN_SLOT_RAM :] = b"L" * 0x8000
+    yield machine
+
+
+@pytest.fixture
+def case(machine: FakeMachine) -> Case:
+    low = capture.low_memory(machine.view, SLOT)
+    return Case(
+        vnode=2,
+        name="web",
+        fault=Fault("panic", 3, 1, fault_tsc=1000, seen_tsc=3000),
+        opened=time.time(),
+        stamps={"fault": 1000, "seen": 3000},
+        witnesses=(Witness(1, "db", 1, 77),),
+        policy="coredump-restart",
+        ncpus=2,
+        boot_id=capture.boot_id(),
+        gathered="record",
+        bridge=bridge_copy(Bridge.open(machine, REGION)),
+        held=Held(REGION, SLOT, low),
+    )
+
+
+def check(store: IncidentStore, machine: FakeMachine) -> None:
+    """One incident, whose evidence and dump are whole."""
+    (one,) = store.list()
+    assert (one.vnode, one.incarnation, one.reason, one.message) == (2, 3, "panic", "as if")
+    assert one.stamps == {"fault": 0, "seen": 2000} and one.witnesses[0].before == 77
+    evidence = decode_evidence((store.path(one.id) / "crash.json").read_bytes())
+    assert len(evidence.cpus) == 2 and evidence.crashed_cpu == 1
+    capture.write_dump(store, one.id, machine.view)
+    dump = store.get(one.id).dump
+    assert (dump.state, dump.reason) == (DumpState.DONE, "")
+    assert b"L" * 0x8000 in (store.path(one.id) / "vmcore").read_bytes()
+
+
+def test_a_case_is_read_as_it_was_put(tmp_path: Path, case: Case):
+    journal = Journal(tmp_path / "journal")
+    assert journal.put(msgspec.structs.replace(case, held=None)) and journal.put(case)
+    assert Journal(tmp_path / "journal").left() == [case]
+    journal.drop(case)
+    journal.drop(case)
+    assert journal.left() == []
+
+
+def test_what_cannot_be_read_is_removed(tmp_path: Path, case: Case):
+    journal = Journal(tmp_path)
+    journal.put(case)
+    (tmp_path / "9-1.000000.case").write_bytes(b"\xc1 no such thing")
+    (tmp_path / ".2-1.case.part").write_bytes(b"cut off")
+    assert journal.left() == [case]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_journal_without_room_says_so(tmp_path: Path, case: Case):
+    journal = Journal(tmp_path / "journal")
+    journal.directory.rmdir()
+    assert not journal.put(case)
+
+
+def test_filed_twice_it_is_one_incident(tmp_path: Path, case: Case, machine: FakeMachine):
+    with IncidentStore(tmp_path) as store:
+        first = filing.file(store, case, KHZ)
+        assert first.dump.state is DumpState.HELD
+        machine.view(SLOT.base, SLOT.size, writable=True)[:] = bytes(SLOT.size)  # the successor's
+        assert filing.file(store, case, KHZ) == first
+        check(store, machine)
+        assert filing.file(store, case, KHZ).dump.state is DumpState.DONE
+
+
+def test_memory_of_another_boot_is_no_dump(tmp_path: Path, case: Case):
+    with IncidentStore(tmp_path) as store:
+        found = filing.file(store, msgspec.structs.replace(case, boot_id="another"), KHZ)
+        assert found.message == "as if" and found.dump.state is DumpState.NONE
+
+
+def test_killed_at_any_moment_it_is_filed_later(tmp_path: Path, case: Case, machine: FakeMachine):
+    gc.collect()  # machines of other tests: fork() must find room for as much again
+    rng = random.Random(5)
+    for number in range(12):
+        journal = Journal(tmp_path / f"journal{number}")
+        journal.put(case)
+        child = os.fork()
+        if child == 0:
+            with IncidentStore(tmp_path / str(number)) as store:
+                filing.file(store, case, KHZ)
+            journal.drop(case)
+            os._exit(0)
+        time.sleep(rng.uniform(0, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with IncidentStore(tmp_path / str(number)) as store:
+            for left in journal.left():
+                filing.file(store, left, KHZ)
+                journal.drop(left)
+            check(store, machine)
