@@ -18,6 +18,8 @@ def read_regular(path: Path, limit: int = SIZE_MAX) -> bytes:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "no regular file", str(path))
     with os.fdopen(fd, "rb") as file:
         # read(limit + 1) would have the memory for all of that at hand.

@@ -144,8 +144,11 @@ class FileMemory(BufferMemory):
 def open_regular(path: Path) -> BinaryIO:
     """Opens a file that a user names; a FIFO or a device is an OSError instead of a wait."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
         os.close(fd)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "no regular file", str(path))
     return os.fdopen(fd, "rb")
 

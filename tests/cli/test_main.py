@@ -13,6 +13,7 @@ import pytest
 
 from cli.errors import CliError, ExitCode, NotFound
 from cli.main import ENTRIES, GROUPS, explain, overview
+from watchdog.errors import ConfigError, Mistake
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = [sys.executable, str(ROOT / "vnode_debug.py")]
@@ -142,10 +143,10 @@ def test_hostile_text_in_an_error_stays_on_one_harmless_line(call, monkeypatch):
 
 def test_a_config_error_has_a_line_a_mistake(call, monkeypatch):
     def fail(**_):
-        raise CliError("a:1: x\nb:2: y")
+        raise ConfigError(Path("c"), [Mistake(1, "a", "x"), Mistake(None, "", "y")])
 
     monkeypatch.setattr(import_module("cli.doctor").machine_check, "gather", fail)
-    assert call("doctor", "--here").err == "vnode-debug: a:1: x\nvnode-debug: b:2: y\n"
+    assert call("doctor", "--here").err == "vnode-debug: c: y\nvnode-debug: c:1: a: x\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(places):
