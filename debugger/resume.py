@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from debugger import nonstop
 from debugger.errors import TargetError
-from debugger.session import SIGINT, Phase, Reply, Session
+from debugger.session import EINVAL, SIGINT, Failure, Phase, Reply, Session
 from debugger.target import Liveness, Target
 
 
@@ -50,6 +50,8 @@ def resume(session: Session, actions: Sequence[Action]) -> Reply:
             return reply
         session.resumed.add(pid)
     session.pid = running
+    if not session.resumed:
+        raise Failure(EINVAL, "no such process")
     session.phase = Phase.RESUMED
     return None
 

@@ -516,6 +516,13 @@ def nonstop(controlled: Client) -> Client:
     return controlled
 
 
+def test_a_process_that_is_not_there_is_not_resumed(controlled: Client) -> None:
+    controlled.ask(b"qSupported:multiprocess+")
+    assert controlled.ask(b"vCont;c:p9.1") == b"E16"
+    assert controlled.session.phase is Phase.STOPPED
+    assert controlled.raw(b"\x03") == []
+
+
 def test_non_stop_attaches_to_several(machine: Shared) -> None:
     """gdb takes OK for an answer alone, then waits to be told of what stands still."""
     stopped = Controlled(piloting(machine))
