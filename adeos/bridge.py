@@ -176,8 +176,7 @@ class Bridge:
         return self._frame(abi.VN_BR_DEBUG_REGS, cpu)
 
     def _frame(self, area: int, cpu: int) -> abi.Frame | None:
-        frame: abi.Frame = seq_read(abi.FRAME, self.view, area + _cpu(cpu) * abi.FRAME.size)
-        return frame if frame.flags & abi.VN_FRAME_GP else None
+        return _frame_at(self.view, area + _cpu(cpu) * abi.FRAME.size)
 
     def kmsg(self) -> str:
         """The kernel log's tail in the crash record, printable lines; "" when there is none."""
@@ -331,6 +330,12 @@ def _cpu(cpu: int) -> int:
     return cpu
 
 
+def _frame_at(view: memoryview, at: int) -> abi.Frame | None:
+    """A struct vn_frame, None when nobody has saved registers there."""
+    frame: abi.Frame = seq_read(abi.FRAME, view, at)
+    return frame if frame.flags & abi.VN_FRAME_GP else None
+
+
 def mailbox_at(cpu: int) -> int:
     """Offset of a CPU's debug mailbox in the bridge."""
     return abi.VN_BR_DEBUG + _cpu(cpu) * abi.DEBUG.size
@@ -427,8 +432,7 @@ class RootBridge:
 
     def last_frame(self) -> abi.Frame | None:
         """Registers of the root's CPU that panicked, None when none did."""
-        frame: abi.Frame = seq_read(abi.FRAME, self.view, abi.VN_ROOT_LAST_REGS)
-        return frame if frame.flags & abi.VN_FRAME_GP else None
+        return _frame_at(self.view, abi.VN_ROOT_LAST_REGS)
 
     # The daemon's writers
 

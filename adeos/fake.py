@@ -17,7 +17,7 @@ from adeos.errors import FenceError, HeldError, OwnerError, ParkedError, Placeme
 from adeos.fake_agent import FakeVnode
 from adeos.machine import NO_FACTS, Binding, Event, KernelFacts
 
-__all__ = ["TSC_KHZ", "FakeMachine", "FakeVnode"]
+__all__ = ["TSC_KHZ", "FakeMachine", "FakeVnode", "root_side"]
 
 TSC_KHZ = 1_000_000
 """So that a TSC cycle of the default clock is a nanosecond."""
@@ -377,6 +377,20 @@ class FakeMachine:
     def _set_cpus(self, binding: Binding, state: int) -> None:
         for cpu in binding.cpus:
             self._cpus[cpu] = self._cpus[cpu]._replace(state=state)
+
+
+def root_side(vnode: int, incarnation: int, ncpus: int = 2, **more: object) -> abi.RootSide:
+    """The root's half of a vnode's bridge, for Bridge.init(); what is not named is 0."""
+    blank: abi.RootSide = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
+    return blank._replace(
+        magic=abi.VN_BRIDGE_MAGIC,
+        abi=abi.VN_ABI_VERSION,
+        size=abi.VN_BRIDGE_SIZE,
+        vnode_id=vnode,
+        incarnation=incarnation,
+        ncpus=ncpus,
+        **more,  # type: ignore[arg-type]
+    )
 
 
 def _anonymous(size: int) -> memoryview:

@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from adeos import abi
 from adeos.kmb import KmbMachine
-from adeos.machine import Event
+from adeos.machine import Event, Machine
 
 DEVICE: Final = "/dev/vnode-peers"
 
@@ -25,6 +25,11 @@ class Granted(Protocol):
     def grants(self) -> tuple[Grant, ...]:
         """Each vnode granted now, with what the root says of it."""
         ...
+
+
+def sees_root(machine: Machine) -> bool:
+    """Whether this is the vnode that succeeds the root: it was granted the root's own memory."""
+    return isinstance(machine, Granted) and machine.info().root_pa != 0
 
 
 class PeerMachine(KmbMachine):

@@ -29,7 +29,7 @@ from typing import Any
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge, RootBridge
-from adeos.fake import FakeMachine
+from adeos.fake import FakeMachine, root_side
 from crashdump.store import IncidentStore
 from tui.app import Dashboard
 from tui.client import Client
@@ -60,11 +60,7 @@ def machine(vnodes: int) -> FakeMachine:
         region = Range(made.ranges[0].base + ((number - 1) << 26), 1 << 26)
         slot = Range(0x10000 * number, 0x10000)
         made.bind(number, [number], region, slot)
-        side = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))._replace(
-            magic=abi.VN_BRIDGE_MAGIC, abi=abi.VN_ABI_VERSION, size=abi.VN_BRIDGE_SIZE,
-            vnode_id=number, incarnation=1, ncpus=1,
-        )  # fmt: skip
-        Bridge.open(made, region, writable=True).init(side)
+        Bridge.open(made, region, writable=True).init(root_side(number, 1, 1))
         made.start(
             number, cr3=slot.base + 0x1000, entry=region.base + 0x1000000, rsi=region.base
         )  # fmt: skip

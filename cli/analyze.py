@@ -112,7 +112,7 @@ def analyze(session: Session, target: str, modules: tuple[str, ...], kernel: int
 
 def root_in_place(session: Session, number: int) -> Subject | None:
     """The root's own memory when the incident is of this root's end, and is still to be seen."""
-    from cli.attach import may_see_root
+    from adeos.peers import sees_root
     from cli.session import in_vnode
     from crashdump import root
     from crashdump.capture import boot_id
@@ -122,9 +122,11 @@ def root_in_place(session: Session, number: int) -> Subject | None:
     held = record.vnode == root.VNODE and record.dump.state is DumpState.HELD
     if not held or record.dump.boot_id != boot_id():
         return None
-    if not (in_vnode() or session.machine_factory is not None) or not may_see_root(session):
+    if not (in_vnode() or session.machine_factory is not None):
         return None
     machine = session.machine()
+    if not sees_root(machine):
+        return None
     return root.subject(machine, root.look(machine), record.reason)
 
 

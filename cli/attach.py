@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adeos.abi import VN_GRANT_CONTROL
-from adeos.peers import Granted
+from adeos.peers import Granted, sees_root
 from cli import observe, output
 from cli.errors import CliError, NotFound
 from cli.session import Session
@@ -115,19 +115,13 @@ def command(
 def refuse_to_stop(session: Session, words: Sequence[str | None]) -> None:
     """CliError in a vnode that was granted a look, no more."""
     for word in words:
-        if word == observe.ROOT and may_see_root(session):
+        if word == observe.ROOT and sees_root(session.machine()):
             raise CliError("vnode 0: the root is looked at, never stopped: leave --stop out")
         if word is not None and not may_control(session, word):
             raise CliError(
                 f"vnode {word}: this vnode may look at it, not stop it; on the root: vnode-debug"
                 f" grant {word} --to THIS-VNODE --control"
             )
-
-
-def may_see_root(session: Session) -> bool:
-    """Whether this is the vnode that succeeds the root."""
-    machine = session.machine()
-    return isinstance(machine, Granted) and machine.info().root_pa != 0
 
 
 def may_control(session: Session, word: str) -> bool:
@@ -181,7 +175,7 @@ def factory(
         if not path.is_file():
             raise NotFound(f"{target}: no such file")
         return lambda: sources.dump(path, tasks=tasks)
-    if target == observe.ROOT and may_see_root(session):
+    if target == observe.ROOT and sees_root(session.machine()):
         return lambda: sources.root(session.machine(), tasks=tasks)
     status = observe.find(session.machine(), VNODE.convert(target, None, None))
     control = control and may_control(session, target)

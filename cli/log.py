@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adeos.peers import sees_root
 from cli import observe, output
-from cli.attach import may_see_root
 from cli.errors import NotFound
 from cli.memory import NoKernel, vnode_kernel
 from cli.session import Session
@@ -76,7 +76,7 @@ def command(
 def running_kernel(session: Session, vnode: str, *, follow: bool) -> Kernel:
     """The kernel of a vnode; in the successor, vnode 0 is the root's."""
     machine = session.machine()
-    if vnode == observe.ROOT and may_see_root(session):
+    if vnode == observe.ROOT and sees_root(machine):
         from crashdump import root
 
         if follow:

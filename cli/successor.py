@@ -17,6 +17,7 @@ from cli import output
 from cli.errors import ExitCode
 from cli.session import Session
 from cli.verb import Place, SecondsParam, verb
+from watchdog.successor import LIMIT_S
 
 if TYPE_CHECKING:
     from adeos.machine import Machine
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--limit",
     type=SecondsParam(0.3, 3600),
-    default=1.0,
+    default=LIMIT_S,
     show_default=True,
     metavar="SECONDS",
     help="A root whose kernel is silent for this long hangs.",

@@ -14,7 +14,7 @@ import msgspec
 from adeos import abi
 from adeos.bridge import RootBridge
 from adeos.errors import BridgeError, PlacementError
-from adeos.peers import Granted
+from adeos.peers import sees_root
 from crashdump import capture
 from crashdump.analysis.subject import Subject
 from crashdump.errors import CrashdumpError
@@ -61,7 +61,7 @@ class Root(NamedTuple):
 
 def look(machine: Machine) -> Root:
     """What the root says of itself; NoRoot where this is not its successor."""
-    if not isinstance(machine, Granted) or not machine.info().root_pa:
+    if not sees_root(machine):
         raise NoRoot(
             "the root is seen by its successor alone, the vnode that [machine] successor names in"
             " the root's config"

@@ -29,10 +29,10 @@ def file(store: IncidentStore, case: Case, tsc_khz: int) -> Incident:
 
     Doing it again, after a kill at any moment of it, finishes it.
     """
-    incident = _find(store, case) or store.create(sync=False, **_fields(case, tsc_khz))
+    bridge = case.open_bridge()
+    incident = _find(store, case) or store.create(sync=False, **_fields(case, bridge, tsc_khz))
     if incident.dump.state is not DumpState.NONE:
         return incident
-    bridge = case.open_bridge()
     capture.record(store, incident.id, *_evidence(case, bridge, incident.id))
     held = case.held
     if held is None or case.boot_id != capture.boot_id():
@@ -46,7 +46,7 @@ def _find(store: IncidentStore, case: Case) -> Incident | None:
     return next((one for one in found if one.incarnation == case.fault.incarnation), None)
 
 
-def _fields(case: Case, tsc_khz: int) -> dict[str, Any]:
+def _fields(case: Case, bridge: Bridge | None, tsc_khz: int) -> dict[str, Any]:
     fault = case.fault
     return {
         "vnode": case.vnode,
@@ -60,7 +60,7 @@ def _fields(case: Case, tsc_khz: int) -> dict[str, Any]:
         "stamps": stages(case.stamps, tsc_khz),
         "witnesses": case.witnesses,
         "policy": case.policy,
-        **_facts(case.open_bridge(), fault),
+        **_facts(bridge, fault),
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from adeos.abi import Range
+from crashdump.files import replace_file
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -38,7 +39,5 @@ class ImageJournal:
             return []
 
     def write(self, entries: Iterable[Entry]) -> None:
-        """Replace it.  OSError."""
-        new = self.file.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(list(entries)))
-        new.replace(self.file)
+        """Replace it.  OSError, DiskFull."""
+        replace_file(self.file, msgspec.json.encode(list(entries)), sync=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 from adeos import abi
 from adeos.abi import Range
 from adeos.errors import AdeosError, WarmImageError
+from crashdump.errors import DiskFull
 from kexec_restart import slots as slotting
 from kexec_restart.warm_image import Identity, Resume, WarmImage, runs_in_use, size_of
 from watchdog import log, paths
@@ -49,8 +50,6 @@ class ImageStore:
         self.placement = placement
         self.composer = composer
         self.journal = ImageJournal(paths.run_dir())
-        self.dropped: dict[int, str] = {}
-        """Why a vnode's image that an earlier daemon kept is not used."""
         self._kept: dict[tuple[int, Range], Kept] = {}
 
     def get(self, vnode: int, region: Range | None) -> Kept | None:
@@ -104,7 +103,6 @@ class ImageStore:
     def keep(self, kept: Kept) -> None:
         """From now on the image counts."""
         self._kept[kept.vnode, kept.region] = kept
-        self.dropped.pop(kept.vnode, None)
         self._note()
 
     def forget(self, vnode: int, region: Range) -> None:
@@ -129,7 +127,6 @@ class ImageStore:
             try:
                 found.append(self._find(entry, units.get(entry.vnode)))
             except AdeosError as error:
-                self.dropped[entry.vnode] = str(error)
                 log.write("warning", "image-dropped", vnode=entry.vnode, what=error)
         self._kept |= {(kept.vnode, kept.region): kept for kept in found}
         self._note()
@@ -164,5 +161,5 @@ class ImageStore:
         ]
         try:
             self.journal.write(entries)
-        except OSError as error:
+        except (OSError, DiskFull) as error:
             log.write("warning", "image-journal", what=error)

@@ -16,6 +16,7 @@ from adeos import abi
 from adeos.bridge import Bridge, RootBridge
 from adeos.errors import AdeosError
 from adeos.peers import Granted
+from watchdog.successor import LIMIT_S
 
 if TYPE_CHECKING:
     from adeos.machine import Binding, Machine
@@ -158,8 +159,6 @@ class Daemon(Enum):
 
 
 KERNEL_ENDS = frozenset({Daemon.CRASHED, Daemon.SILENT, Daemon.HALTED})
-KERNEL_LIMIT_S = 1.0
-"""The root's kernel beats ten times a second."""
 
 
 def daemon(now: Snapshot) -> Daemon:
@@ -182,7 +181,7 @@ def _kernel_state(now: Snapshot) -> Daemon | None:
         panicked = now.last.state is abi.LastState.PANIC
         return Daemon.CRASHED if panicked else Daemon.HALTED
     age = now.seconds(now.last.beat_tsc)
-    return Daemon.SILENT if age is not None and age > KERNEL_LIMIT_S else None
+    return Daemon.SILENT if age is not None and age > LIMIT_S else None
 
 
 def describe(before: Snapshot, now: Snapshot) -> list[Row]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from introspect import percpu
+from introspect import rcu
 from introspect.errors import IntrospectError
 from introspect.printk import printable
 from introspect.tasks import off_cpu
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from introspect.kernel import Kernel
 
 MAX_CPUS = 16
-RCU_STATE_MASK = 3
-"""RCU_SEQ_STATE_MASK of kernel/rcu/rcu.h: a grace period is in progress."""
 RCU = -1
 """In place of a CPU."""
 
@@ -62,7 +60,7 @@ class Progress:
     def _runqueues(self, now: float) -> str:
         """The kernel's own watchdog makes every CPU switch each 4 s, so 20 s are a soft lockup."""
         stuck = []
-        for cpu in percpu.cpus(self._kernel, "online")[:MAX_CPUS] if self._stall else ():
+        for cpu in self._kernel.cpus()[:MAX_CPUS] if self._stall else ():
             rq = self._kernel.per_cpu("runqueues", cpu, "struct rq")
             idle = not rq.member_("nr_running").value_()
             if self._stuck(cpu, rq.member_("nr_switches").value_(), idle, now):
@@ -72,8 +70,8 @@ class Progress:
     def _rcu(self, now: float) -> str:
         if not self._stall:
             return ""
-        number = self._kernel.object("rcu_state", "struct rcu_state").member_("gp_seq").value_()
-        stalled = self._stuck(RCU, number, not number & RCU_STATE_MASK, now)
+        number, running = rcu.sequence(self._kernel)
+        stalled = self._stuck(RCU, number, not running, now)
         return "RCU stall" if stalled else ""
 
     def _tasks(self, now: float) -> str:

@@ -13,6 +13,8 @@ import os
 import sys
 
 PRIORITY = 20
+SWITCH_S = 0.001
+"""How long a thread that computes may keep the watch from the GIL."""
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # include/uapi/asm-generic/mman.h
 
 
@@ -24,9 +26,7 @@ def enter(*, realtime: bool) -> list[str]:
     gc.collect()
     gc.freeze()
     gc.disable()  # collect() is called between ticks instead
-    sys.setswitchinterval(
-        0.001
-    )  # s: how long a thread that computes may keep the watch from the GIL
+    sys.setswitchinterval(SWITCH_S)
     try:
         # Threads and processes made later do bulk work: they fall back to normal priority.
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK

@@ -14,6 +14,7 @@ from adeos.abi import Last, LastState
 
 PERIOD_S = 0.1
 LIMIT_S = 1.0
+"""The root's kernel beats ten times a second."""
 
 
 class Verdict(Enum):

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel's vitals, read from its memory: whether it lives when no agent says so.
 
-Its jiffies, and for kernels without an agent what progress.py looks at.
-For a vnode whose boot takes long, and for kernels without the agent.  The
-kernel is searched in the region, with no help from it; a region may hold the
-remains of a predecessor too, so all kernels found are read and any that moves counts.
-Limits: one reading a period; the search takes a second of CPU under
-emulation, in a worker thread, so it begins only when it is needed.
+Its jiffies, for a vnode whose boot takes long and for kernels without the agent; for the latter
+also what progress.py looks at.  The kernel is searched in the region, with no help from it; a
+region may hold the remains of a predecessor too, so all kernels found are read and any that moves
+counts.  Limits: one reading a period; the search takes a second of CPU under emulation, in a worker
+thread, so it begins only when it is needed.
 """
 
 from __future__ import annotations

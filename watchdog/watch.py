@@ -83,11 +83,7 @@ def _without_agent(unit: Unit, watched: Watched, now: int) -> Event | None:
         return _faulted(watched, Fault("hang", watched.incarnation), now, 0, boot.jiffies_seen)
     if unit.vnode.state is State.BOOTING:
         return Ready(watched.incarnation)
-    if not watched.late:
-        return Recovered(watched.incarnation) if unit.vnode.state is State.SUSPECT else None
-    if unit.vnode.state is State.SUSPECT and unit.vnode.reason == watched.late:
-        return None
-    return Suspected(watched.incarnation, watched.late)
+    return _suspicion(unit, watched, watched.late)
 
 
 def _still_booting(watched: Watched, word: abi.State, now: int) -> Event | None:
@@ -108,11 +104,17 @@ def _from_verdict(unit: Unit, watched: Watched, verdict: Verdict, now: int) -> E
     if verdict.level is Level.FAILED:
         fault = Fault(verdict.reason, watched.incarnation, verdict.cpu)
         return Silent(_stamped(watched, fault, now, 0, verdict.quiet_since))
-    if verdict.level is Level.SUSPECT:
-        if unit.vnode.state is State.SUSPECT and unit.vnode.reason == verdict.reason:
-            return None
-        return Suspected(watched.incarnation, verdict.reason)
-    return Recovered(watched.incarnation) if unit.vnode.state is State.SUSPECT else None
+    return _suspicion(unit, watched, verdict.reason)
+
+
+def _suspicion(unit: Unit, watched: Watched, reason: str) -> Event | None:
+    """What is new about a running vnode that is late, or no more: `reason` "" = all is well."""
+    suspect = unit.vnode.state is State.SUSPECT
+    if not reason:
+        return Recovered(watched.incarnation) if suspect else None
+    if suspect and unit.vnode.reason == reason:
+        return None
+    return Suspected(watched.incarnation, reason)
 
 
 def fault_in(watched: Watched, word: abi.State) -> Fault | None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from crashdump.analysis.report import Block, Facts, Lines, Table
 from crashdump.analysis.subject import Subject
 from introspect import percpu
+from introspect import rcu as grace
 from introspect.errors import IntrospectError, NotFound
 from introspect.kernel import Kernel
 from introspect.object import Object
 
 MAX_CPUS = 256
 LATE = 2  # ticks behind which a timer base is called late
-RCU_STATE_MASK = 3  # RCU_SEQ_STATE_MASK: a grace period is in progress
 
 
 def runqueues(subject: Subject) -> Iterator[Block]:
@@ -42,9 +42,8 @@ def runqueues(subject: Subject) -> Iterator[Block]:
 def rcu(subject: Subject) -> Iterator[Block]:
     """The grace period in progress and the CPUs that hold it up."""
     kernel = subject.kernel
-    state = kernel.object("rcu_state", "struct rcu_state")
-    sequence = state.member_("gp_seq").value_()
-    running = bool(sequence & RCU_STATE_MASK)
+    state = grace.state(kernel)
+    sequence, running = grace.sequence(kernel)
     number = (sequence - (1 << 64) if sequence >> 63 else sequence) >> 2  # it starts below 0
     rows = [("grace period", f"{number}, {'in progress' if running else 'none waits'}")]
     if running:

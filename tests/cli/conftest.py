@@ -10,7 +10,7 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge, RootBridge
-from adeos.fake import FakeMachine, FakeVnode
+from adeos.fake import FakeMachine, FakeVnode, root_side
 from cli.main import run
 
 DAEMON_PID = 4711
@@ -68,18 +68,14 @@ class FakeWorld:
         slot = Range(0x10000 * number, 0x10000)
         binding = self.machine.bind(number, [number], region, slot)
         bridge = Bridge.open(self.machine, region, writable=True)
-        blank = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
-        side = blank._replace(
-            magic=abi.VN_BRIDGE_MAGIC,
-            abi=abi.VN_ABI_VERSION,
-            size=abi.VN_BRIDGE_SIZE,
-            vnode_id=number,
-            incarnation=1,
+        side = root_side(
+            number,
+            1,
+            1,
             region_base=region.base,
             region_size=region.size,
             slot_base=slot.base,
             slot_size=slot.size,
-            ncpus=1,
             tsc_khz=1_000_000,
             name=name,
         )

@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge
+from adeos.fake import root_side
 from crashdump import capture
 from crashdump import incident as records
 from crashdump.capture import Action, Pending
@@ -41,17 +42,9 @@ class Board:
         self.boot(7)
 
     def boot(self, incarnation: int) -> None:
-        blank = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
-        side = blank._replace(
-            magic=abi.VN_BRIDGE_MAGIC,
-            abi=abi.VN_ABI_VERSION,
-            size=abi.VN_BRIDGE_SIZE,
-            vnode_id=2,
-            incarnation=incarnation,
-            ncpus=2,
-        )
         at = abi.VN_OFF_BRIDGE
-        Bridge(memoryview(self.region)[at : at + abi.VN_BRIDGE_SIZE]).init(side)
+        bridge = Bridge(memoryview(self.region)[at : at + abi.VN_BRIDGE_SIZE])
+        bridge.init(root_side(2, incarnation))
 
     def view(self, base: int, size: int, *, writable: bool = False) -> memoryview:
         for given, data in ((REGION, self.region), (SLOT, self.slot)):

@@ -2,9 +2,9 @@
 import pytest
 
 from adeos import abi
-from adeos.abi import Range, RootSide
+from adeos.abi import Range
 from adeos.bridge import Bridge
-from adeos.fake import FakeMachine
+from adeos.fake import FakeMachine, root_side
 from debugger.cpus import BridgeCpus, DumpCpus, Hold
 from debugger.errors import NothingThere
 from debugger.sources import vnode
@@ -25,12 +25,7 @@ class Machine(FakeMachine):
         self.start_vnode(7)
 
     def start_vnode(self, incarnation: int) -> None:
-        blank: RootSide = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
-        side = blank._replace(
-            magic=abi.VN_BRIDGE_MAGIC, abi=abi.VN_ABI_VERSION, size=abi.VN_BRIDGE_SIZE,
-            vnode_id=1, incarnation=incarnation, ncpus=2, name="web",
-        )  # fmt: skip
-        self.bridge.init(side)
+        self.bridge.init(root_side(1, incarnation, name="web"))
         self.start(1, cr3=SLOT.base + 0x1000, entry=REGION.base, rsi=REGION.base)
         self.vnodes[1].beat()
 

@@ -13,6 +13,7 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge
+from adeos.fake import root_side
 from adeos.machine import Binding
 from bench import rsp_guest
 from bench.rsp_guest import Guest
@@ -258,9 +259,7 @@ class OneVnode:
                                0x70, 0, 0, 0, 0)  # fmt: skip
         at = abi.VN_OFF_BRIDGE
         bridge = Bridge(memoryview(self.memory)[at : at + abi.VN_BRIDGE_SIZE])
-        side = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
-        bridge.init(side._replace(magic=abi.VN_BRIDGE_MAGIC, abi=1, size=abi.VN_BRIDGE_SIZE,
-                                  vnode_id=2, incarnation=3, ncpus=2))  # fmt: skip
+        bridge.init(root_side(2, 3))
         for cpu, values in enumerate(guest.registers()):
             regs = tuple(values.get(name, 0) for name in abi.USER_REGS)
             frame = abi.FRAME.unpack(bytes(abi.FRAME.size))._replace(

@@ -78,13 +78,28 @@ class Subject:
         return [r.text for r in self.kernel.log() if any(word in r.text for word in words)]
 
 
+def stop_times(subject: Subject, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds from the wish to stop to the last CPU parked, and from there to our knowing."""
+    khz = subject.machine.info().tsc_khz
+    parked, known = [], []
+    for _ in range(count):
+        time.sleep(0.02)
+        begin = subject.machine.tsc()
+        subject.control.park()
+        end = subject.machine.tsc()
+        last = max(subject.control.cause(cpu - 1).tsc for cpu in subject.every())
+        parked.append((last - begin) / khz)
+        known.append((end - last) / khz)
+        subject.pilot.resume(subject.every())
+    return parked, known
+
+
 def hits(number: int, count: int) -> dict[str, Any]:
     """A breakpoint that is hit `count` times, stepped over each time, as gdb does it."""
     subject = Subject(number)
     before = subject.complaints()
     subject.pilot.halt()
     seen = lost = 0
-    parks: list[float] = []
     while seen < count:
         subject.pilot.insert(1, 0, subject.va, 1)
         subject.pilot.resume(subject.every())
@@ -102,19 +117,13 @@ def hits(number: int, count: int) -> dict[str, Any]:
             lost += 1
             break
     subject.pilot.resume(subject.every())
-    for _ in range(20):
-        time.sleep(0.05)
-        began = subject.machine.tsc()
-        subject.control.park()
-        stopped = max(subject.control.cause(cpu - 1).tsc for cpu in subject.every())
-        parks.append((stopped - began) / subject.machine.info().tsc_khz)
-        subject.pilot.resume(subject.every())
+    parked, _ = stop_times(subject, 20)
     subject.pilot.give_back()
     time.sleep(1)
     return {
         "hits": seen,
         "lost": lost,
-        "park_ms": statistics.median(parks),
+        "park_ms": statistics.median(parked),
         "held": subject.machine.query(number).holder,
         "complaints": subject.complaints()[len(before) :],
     }
@@ -192,21 +201,10 @@ def attach(number: int, count: int) -> dict[str, Any]:
 
 
 def stops(number: int, count: int) -> dict[str, Any]:
-    """Milliseconds from the wish to stop to the last CPU parked, and from there to our knowing."""
+    """How long a stop takes: least, median, most."""
     subject = Subject(number)
     subject.control.take()
-    machine, control = subject.machine, subject.control
-    khz = machine.info().tsc_khz
-    parked, known = [], []
-    for _ in range(count):
-        time.sleep(0.02)
-        begin = machine.tsc()
-        control.park()
-        end = machine.tsc()
-        last = max(subject.bridge.debug(cpu).stop_tsc for cpu in range(len(subject.every())))
-        parked.append((last - begin) / khz)
-        known.append((end - last) / khz)
-        control.run(dict.fromkeys(range(len(subject.every())), False))
+    parked, known = stop_times(subject, count)
     subject.pilot.give_back()
     result: dict[str, Any] = {"stops": count}
     for name, values in {"parked_ms": parked, "known_ms": known}.items():

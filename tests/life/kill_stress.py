@@ -24,7 +24,7 @@ from typing import Any
 from adeos import abi
 from adeos.bridge import RootBridge
 from adeos.kmb import KmbMachine
-from crashdump.incident import DumpState, Incident, IncidentState
+from crashdump.incident import PENDING, DumpState, Incident, IncidentState
 from crashdump.store import IncidentStore
 from watchdog import paths
 from watchdog.client import Client
@@ -32,11 +32,10 @@ from watchdog.client import Client
 FAULTS = ("panic", "oops", "irqhang")
 LATEST_S = 4.0
 LIMIT_S = 60.0
-PENDING = (DumpState.HELD, DumpState.COPYING, DumpState.COPIED, DumpState.WRITING)
 
 
-def status(vnode: int) -> abi.Status:
-    found = RootBridge.open(KmbMachine()).status(vnode)
+def status(root: RootBridge, vnode: int) -> abi.Status:
+    found = root.status(vnode)
     assert found is not None
     return found
 
@@ -53,28 +52,30 @@ def kill_daemon() -> None:
         time.sleep(0.005)
 
 
-def over(found: list[Incident], vnode: int) -> bool:
+def over(root: RootBridge, found: list[Incident], vnode: int) -> bool:
     return (
         bool(found)
         and all(one.state is not IncidentState.OPEN for one in found)
         and all(one.dump.state not in PENDING for one in found)
-        and status(vnode).state is abi.StatusState.RUNNING
+        and status(root, vnode).state is abi.StatusState.RUNNING
     )
 
 
-def a_round(vnode: int, fault: str, moment: float) -> tuple[list[str], list[Incident]]:
+def a_round(
+    root: RootBridge, vnode: int, fault: str, moment: float
+) -> tuple[list[str], list[Incident]]:
     """What is wrong after one round, and its incidents."""
-    before = status(vnode)
+    before = status(root, vnode)
     Client().call("inject", vnode=vnode, kind=fault)
     time.sleep(moment)
     kill_daemon()
     subprocess.run(["vnode-debug", "-q", "up"], check=True)
     end = time.monotonic() + LIMIT_S
-    while not over(found := incidents_after(vnode, before.last_incident), vnode):
+    while not over(root, found := incidents_after(vnode, before.last_incident), vnode):
         if time.monotonic() > end:
-            return [f"not over after {LIMIT_S} s: {status(vnode).state.name}"], found
+            return [f"not over after {LIMIT_S} s: {status(root, vnode).state.name}"], found
         time.sleep(0.2)
-    after = status(vnode)
+    after = status(root, vnode)
     wrong = []
     if len(found) != 1:
         wrong.append(f"{len(found)} incidents")
@@ -86,6 +87,7 @@ def a_round(vnode: int, fault: str, moment: float) -> tuple[list[str], list[Inci
 
 
 def main(vnode: int, count: int, seed: int) -> dict[str, Any]:
+    root = RootBridge.open(KmbMachine())
     chance = random.Random(seed)
     wrong: list[str] = []
     states: Counter[str] = Counter()
@@ -93,7 +95,7 @@ def main(vnode: int, count: int, seed: int) -> dict[str, Any]:
     for number in range(count):
         fault, moment = chance.choice(FAULTS), chance.uniform(0, LATEST_S)
         begin = time.monotonic()
-        problems, found = a_round(vnode, fault, moment)
+        problems, found = a_round(root, vnode, fault, moment)
         spent.append(time.monotonic() - begin)
         wrong += [f"round {number} ({fault}, {moment:.3f} s): {text}" for text in problems]
         states.update(

@@ -17,7 +17,7 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge
-from adeos.fake import FakeMachine
+from adeos.fake import FakeMachine, root_side
 from crashdump import capture
 from crashdump.incident import DumpState, Witness, decode_evidence
 from crashdump.store import IncidentStore
@@ -36,16 +36,7 @@ def machine() -> Iterator[FakeMachine]:
     machine.claim()
     machine.bind(2, [1, 2], REGION, SLOT)
     bridge = Bridge.open(machine, REGION, writable=True)
-    blank = abi.ROOT_SIDE.unpack(bytes(abi.ROOT_SIDE.size))
-    side = blank._replace(
-        magic=abi.VN_BRIDGE_MAGIC,
-        abi=abi.VN_ABI_VERSION,
-        size=abi.VN_BRIDGE_SIZE,
-        vnode_id=2,
-        incarnation=3,
-        ncpus=2,
-    )
-    bridge.init(side)
+    bridge.init(root_side(2, 3))
     machine.start(2, cr3=SLOT.base + abi.VN_SLOT_PAGE_TABLES, entry=REGION.base, rsi=REGION.base)
     machine.vnodes[2].crash(cpu=1, message="as if")
     machine.park(2)
