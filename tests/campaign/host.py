@@ -56,7 +56,7 @@ def prepare() -> None:
     cpus = int(in_box(["sh", "-c", "tr , '\\n' </etc/vnode-debug/kmb.arguments | tail -c 2"]))
     text = vnodes.config(in_box(["cat", "/etc/vnode-debug/vnodes.toml"]), image.version, cpus)
     in_box(["sh", "-c", f"cat >{vnodes.CONFIG}"], text)
-    in_box(["sh", "-c", "vnode-debug down --timeout 60 2>/dev/null || true"])
+    in_box(["sh", "-c", "vnode-debug down --timeout 60 2>/dev/null; rmmod kmb || true"])
     in_box(["vnode-debug", "up", "--config", vnodes.CONFIG, "--wait", "--timeout", "150"])
 
 
@@ -173,9 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"campaign: seed {seed}, lines in {lines.path}")
     began = time.monotonic()
     try:
-        campaign(
-            lines, seed, shots, faults, began + options.minutes * 60 if options.minutes else None
-        )
+        campaign(lines, seed, shots, faults, began + (options.minutes * 60 or FOREVER_S))
     except BoxError as error:
         say(f"campaign: {error}")
         return error.exit_code

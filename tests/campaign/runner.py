@@ -30,6 +30,7 @@ from adeos.errors import AdeosError
 from adeos.kmb import KmbMachine
 from crashdump.incident import PENDING, Incident
 from crashdump.store import IncidentStore
+from tests.campaign import vnodes
 from tests.campaign.catalogue import BY_NAME, End, Fault, How
 from tests.campaign.judge import judge
 from tests.campaign.plan import Shot, shot
@@ -48,7 +49,6 @@ EITHER_S = 8.0
 DRAIN = 25
 TROUBLE = (WatchdogError, AdeosError, AssertionError, OSError, ValueError)
 GAP_MS = 2000.0  # an emulated CPU that its host lets wait is silent in all layers
-CANARY = 32 << 20  # bytes, at the end of the last pool, which is never full
 OWN_CANARY = 8 << 20
 LOAD = "(while sleep 0.05; do head -c 65536 /dev/urandom | sha256sum >/dev/null; done)&"
 READY = b"campaign: ready"
@@ -170,17 +170,14 @@ class Campaign:
         life.listen()
         return life.ready
 
-    def _plant(self) -> memoryview:
+    def _plant(self) -> mmap.mmap:
         ranges = [one for one in self.machine.info().range if one.size]
         last = max(ranges, key=lambda one: one.base)
-        used = [abi.Range(s.region_base, s.region_size) for s in self.root.statuses()]
-        place = abi.Range(last.end - CANARY, CANARY)
-        root = abi.Range(self.machine.info().root_pa, abi.VN_ROOT_SIZE)
-        if root.overlaps(place):
-            place = abi.Range(root.base - CANARY, CANARY)
-        assert not any(place.overlaps(one) for one in used)
+        place = abi.Range(last.end, vnodes.CANARY)
+        assert place.end in _reserved_ends(), f"the canary at {place} is not in reserved memory"
         overwrite(place, 0xA5)
-        view = self.machine.view(place.base, place.size)
+        with Path("/dev/mem").open("rb", buffering=0) as file:
+            view = mmap.mmap(file.fileno(), place.size, access=mmap.ACCESS_READ, offset=place.base)
         self.canary_sum = zlib.crc32(view)
         return view
 
@@ -318,9 +315,9 @@ class Campaign:
             if fault.how in (How.BOOT, How.NO_INIT):
                 line = "echo PANIC >/dev/vnode_faults"
             self.type(vnode, line)
-        if fault.group == "crash point":
+        if fault.name == "INT_HW_IRQ_EN":
             time.sleep(0.2)
-            self.type(victims[0], "")  # the doorbell is the interrupt that INT_HW_IRQ_EN waits for
+            self.type(victims[0], "")  # its doorbell is the interrupt that is waited for
         if fault.how is How.BOOT:
             self.boot_panics(fault, victims[0], others, before[victims[0]][0])
         if fault.how is How.NO_INIT:
@@ -495,6 +492,12 @@ class Campaign:
                 self.drain(index)
             if late:
                 return
+
+
+def _reserved_ends() -> set[int]:
+    """Where each piece of memory ends that the root's kernel leaves alone."""
+    pieces = [line.split(" : ") for line in Path("/proc/iomem").read_text().splitlines()]
+    return {int(at.split("-")[1], 16) + 1 for at, what in pieces if what == "Reserved"}
 
 
 def overwrite(place: abi.Range, value: int) -> None:
