@@ -26,6 +26,8 @@ from introspect.memory import BufferMemory, map_file
 
 MEMORY = 256 << 20
 READY = b"GUEST-READY"
+PATIENCE = 300.0
+"""Seconds without a word of the guest: a busy host needs minutes to boot it."""
 _INIT = f"""#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev
 /bin/busybox mount -t proc proc /proc
@@ -124,7 +126,7 @@ class Guest:
             try:
                 client = socket.socket(socket.AF_UNIX)
                 client.connect(str(path))
-                client.settimeout(120)
+                client.settimeout(PATIENCE)
                 return client
             except OSError:
                 client.close()
