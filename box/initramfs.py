@@ -80,11 +80,15 @@ def box_archive(plan: layout.Layout, config: str, host_key: bytes, client_key: b
         ("etc/hosts", b"127.0.0.1 localhost root\n", 0o644),
         ("etc/hostname", b"root\n", 0o644),
         ("etc/box.conf", f"BOX_CHECKOUT={shlex.quote(str(cache.REPOSITORY))}\n".encode(), 0o644),
-        ("etc/vnode-debug/kmb.arguments", f"{plan.module_arguments}\n".encode(), 0o644),
+        ("etc/vnode-debug/kmb.arguments", _line(plan.module_arguments), 0o644),
         ("etc/vnode-debug/vnodes.toml", config.encode(), 0o644),
     ):
         archive.file(f"box/{path}", data, mode)
     return archive.finish()
+
+
+def _line(text: str) -> bytes:
+    return f"{text}\n".encode() if text else b""
 
 
 def agent_parts() -> dict[str, bytes]:

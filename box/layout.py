@@ -60,6 +60,8 @@ class Layout:
     pools: tuple[Range, ...]
     slots: Range
     cpus: tuple[int, ...]
+    hotplug: bool = False
+    """Nothing is reserved: the root boots with all of it, `vnode-debug up` takes it."""
 
     @property
     def kernel_arguments(self) -> list[str]:
@@ -67,17 +69,22 @@ class Layout:
 
         `no_ipi_broadcast` keeps a stop IPI of the root to the root's own CPUs.
         """
+        kept_apart = ["tsc=reliable", "no_ipi_broadcast=1"]
+        if self.hotplug:
+            return kept_apart
         reserved = [f"memmap={r.size:#x}${r.base:#x}" for r in (self.slots, *self.pools)]
-        return ["maxcpus=1", "tsc=reliable", "no_ipi_broadcast=1", *reserved]
+        return ["maxcpus=1", *kept_apart, *reserved]
 
     @property
     def module_arguments(self) -> str:
-        """Parameters of kmb.ko."""
+        """Parameters of kmb.ko; none when `up` is to load it."""
+        if self.hotplug:
+            return ""
         memory = ",".join(map(str, self.pools))
         return f"mem={memory} low={self.slots} cpus={cpu_list(self.cpus)}"
 
 
-def plan(memory: int, cpus: int) -> Layout:
+def plan(memory: int, cpus: int, *, hotplug: bool = False) -> Layout:
     """Layout for a machine of `memory` bytes and `cpus` CPUs."""
     if memory < 2 * GIB or memory % (2 * MIB):
         raise BadOption(f"memory of the box: {memory >> 20} MiB: give 2G or more, in steps of 2M")
@@ -88,7 +95,7 @@ def plan(memory: int, cpus: int) -> Layout:
         end = FOUR_GIB + memory - 2 * GIB
         if end >= HIGH_POOL.base + HIGH_POOL.size:
             pools.append(HIGH_POOL)
-    return Layout(tuple(pools), SLOTS, tuple(range(1, cpus)))
+    return Layout(tuple(pools), SLOTS, tuple(range(1, cpus)), hotplug)
 
 
 def cpu_list(cpus: Sequence[int]) -> str:
@@ -120,8 +127,10 @@ def vnodes_toml(layout: Layout, kernel: str, module: str, *, debian: bool = Fals
         raise BadOption("a vnode with Debian wants a box of 4G or more")
     pools = ", ".join(f'"{pool}"' for pool in layout.pools)
     text = "# Written by the box at its start; edits last until it goes down.\n"
-    text += f'[machine]\nmemory = [{pools}]\nlow = "{layout.slots}"\n'
-    text += f"cpus = [{', '.join(map(str, layout.cpus))}]\n"
+    text += "[machine]\n"
+    if not layout.hotplug:
+        text += f'memory = [{pools}]\nlow = "{layout.slots}"\n'
+        text += f"cpus = [{', '.join(map(str, layout.cpus))}]\n"
     if module:
         text += f'module = "{module}"\n'
     for number, name, cpus, autostart in (

@@ -62,6 +62,7 @@ class Options:
     vnode_kernels: tuple[str, ...] = ("cloud",)  # flavours in the box's /boot; the default first
     debian: bool = False  # a Debian userland in vnode 1, with 768 MiB; wants 4G or more
     accel: str = "auto"  # tcg, kvm, or auto: kvm when proven
+    hotplug: bool = False  # reserve nothing: `vnode-debug up` takes CPUs and memory
     append: str = ""  # more words for the root's kernel command line
     boot_timeout: float = 180.0  # seconds
     die_with_parent: bool = False  # QEMU ends when the calling thread's process does
@@ -92,7 +93,7 @@ def build(options: Options, progress: cache.Progress) -> Supplies:
 
 def up(options: Options, progress: cache.Progress) -> Status:
     """Builds what is missing, boots the box and waits until it takes commands."""
-    plan = layout.plan(options.memory, options.cpus)
+    plan = layout.plan(options.memory, options.cpus, hotplug=options.hotplug)
     with home.locked():
         _refuse_second(progress)
         host.check(options.memory)

@@ -79,6 +79,7 @@ def size(text: str) -> int:
         "vnode-debug box up",
         "vnode-debug box up --memory 6G --fresh     room above 4 GiB, an empty state disk",
         "vnode-debug box up --memory 4G --debian    vnode 1 can debug others: vnode-debug grant",
+        "vnode-debug box up --hotplug               nothing reserved: 'up' takes CPUs and memory",
     ],
 )
 @click.option("--memory", default="2G", show_default=True, metavar="SIZE", help="Of the machine.")
@@ -108,6 +109,11 @@ def size(text: str) -> int:
     "--debian", is_flag=True, help="Vnode 1 gets 768M and a Debian to work in; wants --memory 4G."
 )
 @click.option(
+    "--hotplug",
+    is_flag=True,
+    help="Reserve nothing at boot: 'up' takes CPUs and memory by hotplug.",
+)
+@click.option(
     "--accel",
     type=click.Choice(("auto", "tcg", "kvm")),
     default="auto",
@@ -132,6 +138,7 @@ def up(
     kernel: str,
     vnode_kernels: tuple[str, ...],
     debian: bool,
+    hotplug: bool,
     accel: str,
     append: str,
     timeout: float,
@@ -147,18 +154,19 @@ def up(
         kernel=kernel,
         vnode_kernels=vnode_kernels or ("cloud",),
         debian=debian,
+        hotplug=hotplug,
         accel=accel,
         append=append,
         boot_timeout=timeout,
     )
     if dry_run:
-        plan = layout.plan(options.memory, options.cpus)
+        plan = layout.plan(options.memory, options.cpus, hotplug=hotplug)
         output.write(
             f"boot a box of {output.size(options.memory)} and {cpus} CPUs in "
             f"{machine.directory()}{', its state disk emptied' if fresh else ''}"
         )
         output.write(f"root's command line: {' '.join(plan.kernel_arguments)} {append}".rstrip())
-        output.write(f"kmb.ko: {plan.module_arguments}")
+        output.write(f"kmb.ko: {plan.module_arguments or 'loaded by up'}")
         return
     status = machine.up(options, progress(session))
     if session.json:

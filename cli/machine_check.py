@@ -42,6 +42,8 @@ PROGRAMS: Mapping[str, tuple[str, str]] = {
 }
 """Program -> (Debian package, what needs it)."""
 
+HOTPLUG = ("cpu/cpu1/online", "memory/block_size_bytes")
+TAKEN = "'vnode-debug up' takes them from the running root"
 BOX_PROGRAMS = ("ssh", "qemu-system-x86_64", "mmdebstrap", "mksquashfs")
 
 
@@ -80,6 +82,8 @@ class Facts(NamedTuple):
     box_accel: str
     """What a box that runs here was started with (kvm only after a trial boot), or ""."""
     programs: frozenset[str]
+    hotplug: bool = False
+    """Whether CPUs and memory blocks can be taken from the running kernel."""
 
 
 class Check(NamedTuple):
@@ -121,6 +125,7 @@ def gather(
         kvm=os.access(root / "dev/kvm", os.R_OK | os.W_OK),
         box_accel=box_accel,
         programs=frozenset(name for name in PROGRAMS if shutil.which(name)),
+        hotplug=all((root / "sys/devices/system" / name).exists() for name in HOTPLUG),
     )
 
 
@@ -153,7 +158,7 @@ def count_cpus(ranges: str) -> int:
 
 def role(facts: Facts) -> Role:
     """A machine with kmb.ko, or prepared for it on its command line, is a root vnode."""
-    prepared = "memmap=" in facts.cmdline and "no_ipi_broadcast=1" in facts.cmdline
+    prepared = "no_ipi_broadcast=1" in facts.cmdline.split()
     return Role.ROOT if facts.kmb_device or facts.kmb_loaded or prepared else Role.HOST
 
 
@@ -202,6 +207,8 @@ def _cpus(facts: Facts) -> Check:
     spare = facts.cpus_present - facts.cpus_online
     given = facts.info.ncpus if facts.info else spare
     text = f"{facts.cpus_present} present, {facts.cpus_online} in the root, {given} for vnodes"
+    if given < 1 and facts.hotplug and facts.info is None:
+        return Check("CPUs", Verdict.NOTE, f"{text}; {TAKEN}")
     if given < 1:
         return Check("CPUs", Verdict.MISSING, text, "boot the root with maxcpus=1")
     return Check("CPUs", Verdict.OK, text)
@@ -216,6 +223,9 @@ def _memory(facts: Facts) -> Check:
     words = re.findall(r"\bmemmap=(\S+\$\S+)", facts.cmdline)
     if words:
         return Check("memory", Verdict.NOTE, f"reserved at boot: {', '.join(words)} (a guess)")
+    if facts.hotplug:
+        text = "none reserved; 'vnode-debug up' takes it from the running root"
+        return Check("memory", Verdict.NOTE, text, "memmap=SIZE$BASE keeps it free for sure")
     return Check(
         "memory",
         Verdict.MISSING,

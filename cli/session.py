@@ -35,6 +35,13 @@ def in_vnode() -> bool:
     return not DEVICE.exists() and PEERS.exists()
 
 
+def lends() -> bool:
+    """Whether this machine still lacks what an `up` took from it."""
+    from watchdog import paths
+
+    return paths.loan_record().exists()
+
+
 def open_machine() -> Machine:
     """/dev/kmb as an observer; in a vnode, what was granted to it."""
     from adeos.kmb import KmbMachine
@@ -73,7 +80,7 @@ class Session:
         """
         if self.host is not None:
             return self.host
-        if self.machine_factory is not None or DEVICE.exists() or PEERS.exists():
+        if self.machine_factory is not None or DEVICE.exists() or PEERS.exists() or lends():
             return None
         box = self.box()
         if box is None and required:
@@ -89,6 +96,12 @@ class Session:
         if self._machine is None:
             self._machine = (self.machine_factory or open_machine)()
         return self._machine
+
+    def close_machine(self) -> None:
+        """An open device keeps kmb.ko."""
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
 
     def open_writable(self) -> Machine:
         """The machine once more, for run control: closing it ends that."""

@@ -14,13 +14,16 @@ import click
 
 from cli import observe, output
 from cli.control import UP, Order, Progress, wait_for
+from cli.down import give_back
 from cli.errors import CliError, TimedOut
-from cli.session import Session
+from cli.session import Session, lends
 from cli.verb import Place, dry_run_option, timeout_option, verb, wait_option
 
 if TYPE_CHECKING:
     from watchdog.config import Config
 
+FAILED_S = 10.0
+"""How long to wait for what a daemon that failed leaves behind."""
 RUNNING = Order("up", goal=UP, fresh=False, plan=lambda _status: "")
 
 
@@ -60,13 +63,21 @@ def command(
         plan(found, path, pid)
         return
     if pid is None:
-        if session.machine_factory is None:
-            module.load(found.machine)
-        pid = start(session, path, deadline, timeout)
+        loaded = session.machine_factory is None and module.load(found)
+        try:
+            pid = start(session, path, deadline, timeout)
+        except BaseException:
+            if loaded and lends():
+                give_back(session, time.monotonic() + FAILED_S)
+            raise
     elif not session.quiet:
         output.note(f"the daemon runs already, process {pid}")
     started = [vnode for vnode in found.vnode if vnode.autostart]
     states = wait_all(session, [v.id for v in started], deadline, timeout) if wait else []
+    if lends() and "no_ipi_broadcast=1" not in Path("/proc/cmdline").read_text().split():
+        output.note(
+            "the root may stop the vnodes' CPUs with its own: boot it with no_ipi_broadcast=1"
+        )
     if session.json:
         output.write_json({"pid": pid, "vnodes": states})
     elif not session.quiet:
@@ -76,12 +87,18 @@ def command(
 
 def plan(config: Config, path: Path, pid: int | None) -> None:
     """What up would do."""
-    from watchdog import module
+    from watchdog import loan, module
 
-    words = " ".join(module.parameters(config.machine))
-    loaded = "is loaded" if module.DEVICE.exists() else f"is to be loaded: {words}"
     output.write(f"{path}: {len(config.vnode)} vnode(s), no mistakes")
-    output.write(output.clean(f"kmb.ko {loaded}"))
+    if module.DEVICE.exists():
+        output.write("kmb.ko is loaded")
+    else:
+        numbers, sizes = loan.wanted(config)
+        if sizes:
+            text = f"take CPUs {','.join(map(str, numbers))} and {output.size(sum(sizes))}"
+            output.write(f"{text} from the running root, where they are not reserved")
+        words = " ".join(module.parameters(config.machine))
+        output.write(output.clean(f"kmb.ko is to be loaded{f': {words}' if words else ''}"))
     output.write("start the daemon" if pid is None else f"the daemon runs already, process {pid}")
     for vnode in config.vnode:
         word = "start" if vnode.autostart else "leave for 'vnode-debug start'"

@@ -142,6 +142,12 @@ def copy(
     return store.update(number, dump=dump)
 
 
+def again(store: IncidentStore, number: int) -> Incident:
+    """Have a dump that was skipped written after all; its region must still be held."""
+    dump = msgspec.structs.replace(store.get(number).dump, state=DumpState.HELD, reason="")
+    return store.update(number, dump=dump)
+
+
 def _save_slot(store: IncidentStore, number: int, low: bytes, slot: Range) -> Extent:
     """The RAM part of the low slot as a file of the incident."""
     replace_file(store.path(number) / LOW_FILE, low, sync=False)

@@ -2,6 +2,7 @@
 """Which dumps go when they are too many, too large, or the disk is too full.
 
     removed = apply(store, Limits(dumps=100, bytes=20 << 30, free=1 << 30))
+    removed = make_room(store, limits, expected(store, vnode, region_size))  # before a dump
 
 The record of an incident, its registers, log and analysis stay; only its memory goes.
 Of each title the first and the last dump stay longest: the first shows how it began,
@@ -18,6 +19,7 @@ import msgspec
 
 from crashdump.incident import PENDING, Dump, DumpState, Incident, IncidentState
 from crashdump.store import IncidentStore
+from crashdump.vmcore import HEADER_SPACE, RESERVE
 
 FILES = ("vmcore", "vmcore.part", ".vmcore.part", "low.raw")
 """What is memory, and large."""
@@ -83,20 +85,50 @@ def _order(kept: Sequence[Kept]) -> list[Kept]:
 def usage(store: IncidentStore) -> Usage:
     """What the dumps of a store take."""
     sizes = [size(store, one) for one in store.list()]
+    return Usage(sum(1 for one in sizes if one), sum(sizes), disk_free(store))
+
+
+def disk_free(store: IncidentStore) -> int:
+    """Bytes free on the disk of a store."""
     disk = os.statvfs(store.directory)
-    return Usage(sum(1 for one in sizes if one), sum(sizes), disk.f_bavail * disk.f_frsize)
+    return disk.f_bavail * disk.f_frsize
 
 
 def apply(store: IncidentStore, limits: Limits) -> list[int]:
     """Remove what is over the limits; the incidents whose dumps went."""
-    incidents = store.list()
-    _finish(store, (one for one in incidents if one.dump.state is DumpState.REMOVED))
-    kept = [
-        Kept(one.id, one.title or one.reason, size(store, one))
-        for one in incidents
-        if removable(one)
-    ]
-    gone = surplus([one for one in kept if one.size], limits, usage(store))
+    _finish(store, (one for one in store.list() if one.dump.state is DumpState.REMOVED))
+    return _remove(store, surplus(_kept(store), limits, usage(store)))
+
+
+def expected(store: IncidentStore, vnode: int, worst: int) -> int:
+    """Bytes that a vnode's next dump may take, `worst` at most: as its others, and a quarter."""
+    sizes = [size(store, one) for one in store.list() if one.vnode == vnode]
+    return min(max(sizes) * 5 // 4, worst) if any(sizes) else worst
+
+
+def make_room(store: IncidentStore, limits: Limits, need: int, title: str = "") -> list[int]:
+    """Remove dumps until a further one of `need` bytes fits; the incidents whose dumps went.
+
+    `title` is that one's, as far as it is known: it will be the last of that title.
+    None goes when that does not suffice, nor where no limit is set: then all are to be kept.
+    """
+    if not any(limits):
+        return []
+    wanted = need + HEADER_SPACE + max(limits.free, RESERVE)
+    used, kept = usage(store), _kept(store)
+    coming = Kept(0, title, 0)  # will be the newest, which never goes
+    gone = surplus([*kept, coming], Limits(free=wanted), used)
+    if used.free + sum(one.size for one in kept if one.incident in gone) < wanted:
+        return []
+    return _remove(store, gone)
+
+
+def _kept(store: IncidentStore) -> list[Kept]:
+    sizes = ((one, size(store, one)) for one in store.list() if removable(one))
+    return [Kept(one.id, one.title or one.reason, bytes_) for one, bytes_ in sizes if bytes_]
+
+
+def _remove(store: IncidentStore, gone: list[int]) -> list[int]:
     for number in gone:
         dump = store.get(number).dump
         store.update(number, dump=removed(dump))

@@ -151,7 +151,10 @@ class VnodeConfig(Base, frozen=True):
 
 
 class MachineConfig(Base, frozen=True):
-    """[machine]: what kmb.ko is loaded with; empty when it is loaded otherwise."""
+    """[machine]: what kmb.ko is loaded with; empty when it is loaded otherwise.
+
+    A memory without base, and what is left out, is taken from the running root (loan.py).
+    """
 
     memory: tuple[str, ...] = ()
     low: str = ""
@@ -162,8 +165,8 @@ class MachineConfig(Base, frozen=True):
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """`memory` as numbers, each with a base."""
-        return tuple(parse_range(text) for text in self.memory)
+        """`memory` as numbers; one that is taken from the running root has no base."""
+        return tuple(parse_grant(text) for text in self.memory)
 
 
 class Watch(Base, frozen=True):
@@ -244,6 +247,11 @@ def parse_range(text: str) -> Span:
     if not plus:
         raise ValueError(f'"{text}" is no BASE+SIZE')
     return Span(parse_size(size), parse_size(base))
+
+
+def parse_grant(text: str) -> Span:
+    """Memory for vnodes: "BASE+SIZE", or "SIZE" where it is taken from the running root."""
+    return parse_range(text) if "+" in text else Span(parse_size(text), None)
 
 
 def parse(text: str, path: Path, *, files: bool = True) -> Config:
@@ -327,7 +335,7 @@ def _check_machine(reader: Reader, machine: MachineConfig, directory: Path) -> N
     seen: list[tuple[str, Span]] = []
     for path, text in texts:
         try:
-            span = parse_range(text)
+            span = parse_range(text) if path[-1] == "low" else parse_grant(text)
         except ValueError as error:
             reader.mistake(path, str(error), 'write "0x20000000+0x20000000" (base+size)')
             continue

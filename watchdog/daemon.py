@@ -48,7 +48,7 @@ def open_kmb(config: Config) -> Machine:
     """/dev/kmb, its module loaded when the config says how."""
     from adeos.kmb import KmbMachine
 
-    module.load(config.machine)
+    module.load(config)
     return KmbMachine(writable=True)
 
 

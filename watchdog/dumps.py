@@ -24,6 +24,7 @@ from crashdump import capture, quota
 from crashdump.errors import CrashdumpError
 from crashdump.incident import PENDING, DumpState, Incident
 from crashdump.quota import Limits
+from crashdump.store import IncidentStore
 from kexec_restart.strategies import choose
 from watchdog import background, filing, log
 from watchdog.errors import RefusedError
@@ -101,9 +102,33 @@ class Dumps:
     async def _copy(self, unit: Unit, entry: Entry, region: Range, slot: Range) -> None:
         await self._filed(entry)
         note, view = filing.vmcoreinfo(unit.bridge), self.machine.view
-        await self.ledger.call(
-            lambda store: capture.copy(store, entry.number, view, region, slot, vmcoreinfo_pa=note)
-        )
+
+        def copy(store: IncidentStore) -> Incident:
+            return capture.copy(store, entry.number, view, region, slot, vmcoreinfo_pa=note)
+
+        await self._make_room(entry.number, region.size)
+        found = await self.ledger.call(copy)
+        full = found.dump.state is DumpState.SKIPPED
+        # larger than expected: once more, with room for all that it may be
+        if full and await self._make_room(entry.number, region.size, all_of_it=True):
+            await self.ledger.call(copy)
+
+    async def _make_room(self, incident: int, worst: int, *, all_of_it: bool = False) -> list[int]:
+        """Remove older dumps where that of an incident would not fit: expected, or all of it."""
+
+        def work(store: IncidentStore) -> list[int]:
+            one = store.get(incident)
+            need = worst if all_of_it else quota.expected(store, one.vnode, worst)
+            return quota.make_room(store, self.limits, need, one.title or one.reason)
+
+        try:
+            gone = await self.ledger.call(work)
+        except (OSError, CrashdumpError) as error:
+            log.write("error", "quota", what=error)
+            return []
+        for incident in gone:
+            log.write("warning", "dump-removed", id=incident, why="room for the next")
+        return gone
 
     async def _filed(self, entry: Entry) -> None:
         if not await self.filer.file(entry):
@@ -162,12 +187,7 @@ class Dumps:
     async def _write_out(self, incident: int, vnode: int, region: Range | None) -> None:
         """Write a dump in the background; its region is cleared and freed afterwards."""
         try:
-            while True:
-                await self._worker(incident)
-                found = await self.ledger.call(lambda s: s.get(incident))
-                if found.dump.state not in PENDING:
-                    break
-                await asyncio.sleep(WORKER_POLL_S)  # another worker is at it
+            found = await self._written(incident, region)
         except (OSError, AdeosError) as error:
             log.write("error", "dump", id=incident, vnode=vnode, what=error)
             return
@@ -177,6 +197,22 @@ class Dumps:
         log.write(level, "dump", id=incident, vnode=vnode, state=found.dump.state.value, **note)
         if region is not None:
             await self._give_back(vnode, region)
+
+    async def _written(self, incident: int, region: Range | None) -> Incident:
+        """The incident with its dump written out; older ones make room for one still in memory."""
+        if region is not None:
+            await self._make_room(incident, region.size)
+        while True:
+            await self._worker(incident)
+            found = await self.ledger.call(lambda s: s.get(incident))
+            if found.dump.state in PENDING:
+                await asyncio.sleep(WORKER_POLL_S)  # another worker is at it
+                continue
+            if found.dump.state is not DumpState.SKIPPED or region is None:
+                return found
+            if not await self._make_room(incident, region.size, all_of_it=True):
+                return found
+            await self.ledger.call(lambda s: capture.again(s, incident))
 
     async def _give_back(self, vnode: int, region: Range) -> None:
         await background.run(lambda: self._clear(region))

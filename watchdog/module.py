@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loads and unloads kmb.ko as [machine] says.  Idempotent."""
+"""Loads and unloads kmb.ko as [machine] says, with what the running root lends.  Idempotent."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from watchdog.config import MachineConfig
+from watchdog import loan, paths
+from watchdog.config import Config, MachineConfig, parse_grant
 from watchdog.errors import ModuleError
 
 DEVICE = Path("/dev/kmb")
 _PARAMETERS = Path("/sys/module/kmb/parameters")
 _TIMEOUT_S = 30
+BUSY_POLL_S = 0.2
 
 
 def parameters(machine: MachineConfig) -> list[str]:
-    """insmod's arguments: mem=BASE+SIZE,...  low=BASE+SIZE  cpus=N,..."""
-    words = [f"mem={','.join(machine.memory)}"] if machine.memory else []
+    """insmod's arguments, as far as they are fixed: mem=BASE+SIZE,... low=BASE+SIZE cpus=N,..."""
+    fixed = machine.memory and all(parse_grant(text).base is not None for text in machine.memory)
+    words = [f"mem={','.join(machine.memory)}"] if fixed else []
     if machine.low:
         words.append(f"low={machine.low}")
     if machine.cpus:
@@ -24,19 +32,31 @@ def parameters(machine: MachineConfig) -> list[str]:
     return words
 
 
-def load(machine: MachineConfig) -> bool:
+def load(config: Config) -> bool:
     """Load kmb.ko unless it is loaded; whether it was loaded now.
 
-    ModuleError when it is absent, refuses its parameters, or is loaded with
-    other ones than the config names.
+    What was not reserved at boot is taken from the running root first.  ModuleError or
+    MachineMissing when that fails, when the module is absent, refuses its parameters, or is
+    loaded with other ones than the config names; what was taken is back then.
     """
-    if DEVICE.exists():
-        _compare(machine)
-        return False
-    if not machine.module:
-        raise ModuleError(
-            f"{DEVICE} is missing and machine.module names no kmb.ko; load it, or name it"
-        )
+    with _locked():
+        if DEVICE.exists():
+            _compare(config.machine)
+            return False
+        if not config.machine.module:
+            raise ModuleError(
+                f"{DEVICE} is missing and machine.module names no kmb.ko; load it, or name it"
+            )
+        loan.give_back()  # of one that was killed here
+        try:
+            _insert(loan.take(config))
+        except BaseException:
+            loan.give_back()
+            raise
+        return True
+
+
+def _insert(machine: MachineConfig) -> None:
     command = ["insmod", machine.module, *parameters(machine)]
     done = _run(command)
     if done.returncode:
@@ -44,18 +64,36 @@ def load(machine: MachineConfig) -> bool:
         raise ModuleError(f"{why}; see the kernel log for why (dmesg | grep kmb)")
     if not DEVICE.exists():
         raise ModuleError(f"{machine.module} is loaded but {DEVICE} did not appear; is udev well?")
-    return True
 
 
-def unload() -> bool:
-    """Unload kmb.ko when nothing runs; whether it was loaded.  ModuleError when it is busy."""
-    if not DEVICE.exists():
-        return False
-    done = _run(["rmmod", "kmb"])
-    if done.returncode:
-        why = (done.stderr.strip() or "failed").splitlines()[-1]
-        raise ModuleError(f"{why}; stop the vnodes and close what reads {DEVICE}")
-    return True
+def unload(patience_s: float = 0.0) -> loan.Loan:
+    """Unload kmb.ko when nothing runs, and give back what is lent; what that was.
+
+    ModuleError when the module is still busy after `patience_s`.
+    """
+    deadline = time.monotonic() + patience_s
+    with _locked():
+        while DEVICE.exists():
+            done = _run(["rmmod", "kmb"])
+            if done.returncode == 0:
+                break
+            if time.monotonic() >= deadline:
+                why = (done.stderr.strip() or "failed").splitlines()[-1]
+                raise ModuleError(f"{why}; stop the vnodes and close what reads {DEVICE}")
+            time.sleep(BUSY_POLL_S)
+        return loan.give_back()
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """One at a time: two daemons may be started at once."""
+    path = paths.private_dir(paths.run_dir()) / ".machine.lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

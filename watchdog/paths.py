@@ -41,6 +41,11 @@ def control_socket() -> Path:
     return run_dir() / "control.sock"
 
 
+def loan_record() -> Path:
+    """What the running root has lent to vnodes, see loan.py."""
+    return run_dir() / "loan.json"
+
+
 def journal_dir() -> Path:
     """Faults that are not filed as incidents yet; in memory, and gone after a reboot."""
     return run_dir() / "journal"

@@ -14,6 +14,8 @@
 
 /* memory.c: the memory given to vnodes */
 int kmb_memory_init(void);
+void kmb_memory_exit(void);
+bool kmb_memory_given(struct kmb_range *r);	/* overlaps one of them, which it becomes */
 void kmb_memory_info(struct vn_root_info *info);
 bool kmb_memory_region(u64 base, u64 size);	/* inside one range */
 bool kmb_memory_slot(u64 base, u64 size);	/* inside the low memory */

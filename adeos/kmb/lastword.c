@@ -147,19 +147,26 @@ struct ram {
 	struct kmb_range range[VN_LAST_RANGES];
 };
 
-static int add_ram(struct resource *r, void *found)
+/* Without what is given to vnodes: offline memory is still listed as System RAM. */
+static void list_range(struct ram *ram, u64 base, u64 end)
 {
-	u64 base = PAGE_ALIGN(r->start), end = (r->end + 1) & PAGE_MASK;
-	struct ram *ram = found;
+	struct kmb_range given = { .base = base, .size = end - base };
 
 	if (base >= end)
-		return 0;
-	if (ram->n == VN_LAST_RANGES) {
+		return;
+	if (kmb_memory_given(&given)) {
+		list_range(ram, base, given.base);
+		list_range(ram, given.base + given.size, end);
+	} else if (ram->n == VN_LAST_RANGES) {
 		ram->more++;
-		return 0;
+	} else {
+		ram->range[ram->n++] = given;
 	}
-	ram->range[ram->n].base = base;
-	ram->range[ram->n++].size = end - base;
+}
+
+static int add_ram(struct resource *r, void *ram)
+{
+	list_range(ram, PAGE_ALIGN(r->start), (r->end + 1) & PAGE_MASK);
 	return 0;
 }
 

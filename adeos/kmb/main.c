@@ -24,26 +24,30 @@ static int __init kmb_init(void)
 		return rc;
 	rc = kmb_cpus_init();
 	if (rc)
-		return rc;
+		goto no_cpus;
 	kmb_elcr_init();
 	kmb_control_init();
 	rc = kmb_last_init();
-	if (rc) {
-		kmb_cpus_exit();
-		return rc;
-	}
+	if (rc)
+		goto no_last;
 	rc = kmb_device_init();
 	if (rc) {
 		pr_err("cannot make /dev/kmb: %d\n", rc);
-		kmb_last_exit();
-		kmb_cpus_exit();
-		return rc;
+		goto no_device;
 	}
 	kmb_memory_info(&info);
 	pr_info("%u CPUs, %u memory ranges, low %#llx+%#llx, root bridge %#llx\n",
 		kmb_cpus_count(), info.nranges, info.low_base, info.low_size,
 		info.root_pa);
 	return 0;
+
+no_device:
+	kmb_last_exit();
+no_last:
+	kmb_cpus_exit();
+no_cpus:
+	kmb_memory_exit();
+	return rc;
 }
 
 static void __exit kmb_exit(void)
@@ -55,6 +59,7 @@ static void __exit kmb_exit(void)
 	kmb_portal_exit();
 	kmb_elcr_exit();
 	kmb_cpus_exit();
+	kmb_memory_exit();
 }
 
 module_init(kmb_init);

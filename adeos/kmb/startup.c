@@ -22,11 +22,20 @@
 
 #define SIPI_GAP_US	200	/* before a SIPI is repeated */
 #define RETRY_US	20000	/* before a CPU gets INIT once more; doubled each time */
-#define BOOT_WAIT_MS	1000
+#define BOOT_WAIT_US	250000	/* before the boot CPU is tried anew; doubled each time */
+#define BOOT_ATTEMPTS	3
+#define RETRY_PARK_MS	500
 
 static int init_us = -1;
 module_param(init_us, int, 0644);
 MODULE_PARM_DESC(init_us, "microseconds between INIT and SIPI, -1: as the kernel does");
+
+static uint start_retries;
+module_param(start_retries, uint, 0444);
+MODULE_PARM_DESC(start_retries, "how often a CPU did not answer SIPI and was tried again");
+static uint skip_sipi;
+module_param(skip_sipi, uint, 0644);
+MODULE_PARM_DESC(skip_sipi, "for tests: leave SIPI out in so many attempts");
 
 static u32 nonce;
 
@@ -198,24 +207,86 @@ static bool wait_long_mode(struct vn_trampoline *t, u32 us)
 	return false;
 }
 
-static int run_boot_half(struct kmb_vnode *v, struct vn_trampoline *t, u64 *tsc)
+/* Whether it may be taken for lost: it goes no further then, and else it has come after all. */
+static bool give_up(struct vn_trampoline *t)
+{
+	u32 at = READ_ONCE(t->progress), was;
+
+	while (at != TR_AT_LONG) {
+		was = cmpxchg(&t->progress, at, TR_TOO_LATE);
+		if (was == at)
+			return true;
+		at = was;
+	}
+	return false;
+}
+
+static bool try_boot_half(const struct kmb_vnode *v, struct vn_trampoline *t, u32 wait_us)
+{
+	u32 apicid = v->cpu[0]->apicid, skip = READ_ONCE(skip_sipi);
+
+	if (skip) {
+		WRITE_ONCE(skip_sipi, skip - 1);
+		return false;
+	}
+	send_sipi(v, apicid);
+	if (wait_long_mode(t, SIPI_GAP_US))
+		return true;
+	send_sipi(v, apicid);
+	return wait_long_mode(t, wait_us);
+}
+
+/* What the boot half of the trampoline is given. */
+struct boot {
+	u64 cr3;
+	u64 entry;
+	u64 rsi;
+	u32 cr4;
+	u32 efer;
+};
+
+static struct vn_trampoline *lay_boot_half(struct kmb_vnode *v, const struct boot *boot)
+{
+	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_BOOT);
+
+	t->cr3 = boot->cr3;
+	t->entry = boot->entry;
+	t->rsi = boot->rsi;
+	t->cr4 = boot->cr4;
+	t->efer = boot->efer;
+	return t;
+}
+
+/*
+ * A CPU may miss its SIPI: an emulated one that was starved, a real one whose
+ * INIT took longer.  It is parked anew, with the confirmation, and tried again.
+ */
+static int run_boot_half(struct kmb_vnode *v, const struct boot *words, u64 *tsc)
 {
 	struct kmb_cpu *boot = v->cpu[0];
-	u32 i;
+	u32 attempt, i, parked, wait_us = BOOT_WAIT_US;
+	u64 parked_tsc;
 
-	*tsc = rdtsc();
-	/* the kernel of the boot CPU starts the others as it likes */
-	for (i = 0; i < v->ncpus; i++)
-		v->cpu[i]->state = KMB_CPU_STARTED;
-	send_sipi(v, boot->apicid);
-	if (!wait_long_mode(t, SIPI_GAP_US)) {
-		send_sipi(v, boot->apicid);
-		if (!wait_long_mode(t, BOOT_WAIT_MS * 1000)) {
-			pr_err("vnode %u: CPU %u does not start (progress %u)\n",
-			       v->id, boot->cpu, READ_ONCE(t->progress));
+	for (attempt = 1;; attempt++, wait_us *= 2) {
+		struct vn_trampoline *t = lay_boot_half(v, words);
+
+		*tsc = rdtsc();
+		/* the kernel of the boot CPU starts the others as it likes */
+		for (i = 0; i < v->ncpus; i++)
+			v->cpu[i]->state = KMB_CPU_STARTED;
+		if (try_boot_half(v, t, wait_us) || !give_up(t))
+			break;
+		if (attempt == BOOT_ATTEMPTS) {
+			pr_err("vnode %u: CPU %u does not start, %u attempts\n", v->id, boot->cpu,
+			       attempt);
 			boot->state = KMB_CPU_LOST;
 			return -ETIMEDOUT;
 		}
+		start_retries++;
+		pr_warn("vnode %u: CPU %u does not answer SIPI: INIT and attempt %u of %u\n", v->id,
+			boot->cpu, attempt + 1, BOOT_ATTEMPTS);
+		if (kmb_startup_park(v, RETRY_PARK_MS, &parked, &parked_tsc))
+			return -ETIMEDOUT;
 	}
 	v->start_tsc = *tsc;
 	return 0;
@@ -223,24 +294,26 @@ static int run_boot_half(struct kmb_vnode *v, struct vn_trampoline *t, u64 *tsc)
 
 int kmb_startup_boot(struct kmb_vnode *v, struct kmb_start *start)
 {
-	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_BOOT);
+	struct boot boot = {
+		.cr3 = start->cr3,
+		.entry = start->entry,
+		.rsi = start->rsi,
+		.cr4 = X86_CR4_PAE,
+		.efer = EFER_LME,
+	};
 
-	t->cr3 = start->cr3;
-	t->entry = start->entry;
-	t->rsi = start->rsi;
-	t->cr4 = X86_CR4_PAE;
-	t->efer = EFER_LME;
-	return run_boot_half(v, t, &start->tsc);
+	return run_boot_half(v, &boot, &start->tsc);
 }
 
 /* The vnode's own page tables may forbid execution, which needs EFER.NXE. */
 int kmb_startup_resume(struct kmb_vnode *v, struct kmb_resume *resume)
 {
-	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_BOOT);
+	struct boot boot = {
+		.cr3 = resume->cr3,
+		.entry = resume->entry,
+		.cr4 = resume->cr4,
+		.efer = EFER_LME | EFER_NX,
+	};
 
-	t->cr3 = resume->cr3;
-	t->entry = resume->entry;
-	t->cr4 = resume->cr4;
-	t->efer = EFER_LME | EFER_NX;
-	return run_boot_half(v, t, &resume->tsc);
+	return run_boot_half(v, &boot, &resume->tsc);
 }

@@ -7,7 +7,8 @@
  *
  * Park half: find the own APIC id in the list, write the nonce into the own
  * acknowledgement, stop.  Several CPUs may run it at once; it uses no stack.
- * Boot half: long mode with the given page tables, CR4 and EFER, RSI, jump.
+ * Boot half: long mode with the given page tables, CR4 and EFER, RSI, jump.  The
+ * last step is taken by compare-and-exchange: a CPU that came too late stops.
  */
 #include <linux/linkage.h>
 #include "trampoline.h"
@@ -61,7 +62,10 @@ real_mode:
 	jmp	5b
 
 boot:
-	movl	$TR_AT_REAL, TR_PROGRESS
+	xorl	%eax, %eax
+	movl	$TR_AT_REAL, %ecx
+	lock cmpxchgl %ecx, TR_PROGRESS
+	jne	6f
 	lgdtl	TR_GDTR
 	movl	TR_CR4, %eax
 	movl	%eax, %cr4
@@ -74,6 +78,8 @@ boot:
 	movl	$0x80010033, %eax	/* PG WP NE ET MP PE; caches on */
 	movl	%eax, %cr0
 	ljmpl	*TR_FAR
+6:	hlt
+	jmp	6b
 
 	.code64
 vn_trampoline_long:
@@ -84,11 +90,16 @@ vn_trampoline_long:
 	movl	%eax, %fs
 	movl	%eax, %gs
 	leaq	vn_trampoline_start + TR_STACK(%rip), %rsp
-	movl	$TR_AT_LONG, vn_trampoline_start + TR_PROGRESS(%rip)
+	movl	$TR_AT_REAL, %eax
+	movl	$TR_AT_LONG, %ecx
+	lock cmpxchgl %ecx, vn_trampoline_start + TR_PROGRESS(%rip)
+	jne	7f
 	movq	vn_trampoline_start + TR_RSI(%rip), %rsi
 	xorl	%ebx, %ebx
 	xorl	%ebp, %ebp
 	xorl	%edi, %edi
 	jmp	*vn_trampoline_start + TR_ENTRY(%rip)
+7:	hlt
+	jmp	7b
 vn_trampoline_end:
 	.section .note.GNU-stack, "", @progbits

@@ -25,6 +25,7 @@
 
 #define TR_AT_REAL	1	/* progress: real mode */
 #define TR_AT_LONG	2	/* long mode, about to jump */
+#define TR_TOO_LATE	3	/* the root gave it up: go no further */
 
 #ifndef __ASSEMBLY__
 #include <linux/build_bug.h>

@@ -22,6 +22,7 @@ from adeos.pool import Pool
 
 VNODE = 7
 LIMIT = 90  # seconds; an emulated boot takes 2 to 12
+PARAMETERS = Path("/sys/module/kmb/parameters")
 KERNEL = 0xFFFFFFFF81000000  # an address of its kernel half
 
 
@@ -52,6 +53,7 @@ def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation
         flags=abi.VN_F_INJECT,
     )
     entry = loader.load(machine, image, placement)
+    (PARAMETERS / "skip_sipi").write_text(str(incarnation - 1))  # the second life: tried twice
     machine.start(VNODE, cr3=entry.cr3, entry=entry.entry, rsi=entry.rsi)
     bridge = Bridge.open(machine, binding.region, writable=True)
     console = bridge.console_reader()
@@ -223,13 +225,16 @@ def main(kernel: str, initrd: str, cpus: str) -> None:
     pool = Pool(info.range, Range(info.low_base, info.low_size))
     numbers = [int(cpu) for cpu in cpus.split(",")]
     binding = machine.bind(VNODE, numbers, pool.region(256 << 20), pool.slot(len(numbers)))
+    retries = int((PARAMETERS / "start_retries").read_text())
     try:
         lives = [life(machine, image, binding, n) for n in (1, 2)]
         said = refusals(machine, binding)
     finally:
         machine.park(VNODE)
         machine.unbind(VNODE)
-    print(json.dumps({"lives": lives, "refusals": said, "left": machine.query(VNODE)}))
+    retries = int((PARAMETERS / "start_retries").read_text()) - retries
+    left = machine.query(VNODE)
+    print(json.dumps({"lives": lives, "refusals": said, "left": left, "retries": retries}))
     machine.close()
 
 

@@ -74,7 +74,7 @@ def test_modinfo(built: Path, kver: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("kmb", {"mem", "low", "cpus", "init_us"}),
+        ("kmb", {"mem", "low", "cpus", "init_us", "start_retries", "skip_sipi"}),
         ("vnode_agent", {"bridge", "wait_us"}),
     ],
 )

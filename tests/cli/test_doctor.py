@@ -86,6 +86,14 @@ def test_what_is_needed_and_missing(name, changes):
     assert not complete(check(facts(**changes)))
 
 
+def test_what_is_not_reserved_can_be_taken_by_hotplug():
+    bare = root(cmdline="no_ipi_broadcast=1", cpus_online=4, kmb_device=False, kmb_loaded=False)
+    assert role(facts(**bare)) is Role.ROOT
+    assert verdict("memory", **bare) is verdict("CPUs", **bare) is Verdict.MISSING
+    assert verdict("memory", hotplug=True, **bare) is Verdict.NOTE
+    assert verdict("CPUs", hotplug=True, **bare) is Verdict.NOTE
+
+
 def test_a_missing_thing_has_a_hint():
     for found in check(facts(programs=frozenset())) + check(facts(**root(kmb_device=False))):
         if found.verdict is Verdict.MISSING:

@@ -96,6 +96,42 @@ def test_memory_goes_and_the_record_stays(store) -> None:
     assert quota.apply(store, Limits(dumps=3)) == []
 
 
+def disk(monkeypatch, store, capacity: int) -> None:
+    """A disk on which the dumps of the store are all there is."""
+
+    def free(_store: IncidentStore) -> int:
+        return capacity - sum(quota.size(store, one) for one in store.list())
+
+    monkeypatch.setattr(quota, "disk_free", free)
+
+
+BESIDE = quota.HEADER_SPACE + quota.RESERVE
+"""What a dump needs beside its memory."""
+
+
+def test_room_is_made_before_a_dump_and_nothing_goes_in_vain(store, monkeypatch) -> None:
+    numbers = [incident(store, "a") for _ in range(4)]
+    one = quota.size(store, store.get(numbers[0]))
+    disk(monkeypatch, store, 4 * one + BESIDE + 100)
+    limits = Limits(dumps=200)
+    assert quota.make_room(store, limits, 100) == []  # fits as it is
+    assert quota.make_room(store, limits, 5 * one) == []  # would not fit even then
+    assert quota.make_room(store, Limits(), one) == []  # no quota: all are to be kept
+    assert quota.make_room(store, limits, one + 100) == [numbers[1]]
+    assert quota.make_room(store, limits, one + 100) == []
+    assert quota.make_room(store, Limits(free=quota.RESERVE + 1), one + 100) == [numbers[2]]
+    # the newest of now is not the newest any more
+    assert quota.make_room(store, limits, 4 * one) == [numbers[0], numbers[3]]
+
+
+def test_a_dump_is_expected_as_large_as_the_vnodes_others(store) -> None:
+    assert quota.expected(store, 1, 1 << 20) == 1 << 20
+    one = quota.size(store, store.get(incident(store, "a")))
+    assert quota.expected(store, 1, 1 << 20) == one * 5 // 4
+    assert quota.expected(store, 1, 1000) == 1000
+    assert quota.expected(store, 2, 1 << 20) == 1 << 20
+
+
 @pytest.mark.parametrize("state", [DumpState.HELD, DumpState.COPIED, DumpState.WRITING])
 def test_what_is_unfinished_stays(store, state) -> None:
     pending = incident(store, "a", state)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from crashdump import quota, sparse
 from crashdump.incident import DumpState
 
 
@@ -24,3 +27,29 @@ def test_old_dumps_go_and_their_incidents_stay(make_rig, rig_tools):
     rig.start()
     rig.until(lambda: states(rig)[0] is DumpState.REMOVED, "the first gone too")
     assert states(rig)[3] is DumpState.DONE
+
+
+@pytest.mark.parametrize("hold", ["true", "false"])
+def test_older_dumps_make_room_for_the_next(make_rig, rig_tools, monkeypatch, hold):
+    """A disk for three dumps, not quite: the third has room, in a spare region and without one."""
+    config = f"hold = {hold}\n" + rig_tools.vnode_text(1, "one", [1])
+    rig = make_rig(config).start()
+    capacity = 1 << 30
+    beside = quota.HEADER_SPACE + (256 << 20)  # the default of `free`
+
+    def left() -> int:
+        files = [path for name in quota.FILES for path in rig.state.glob(f"incidents/*/{name}")]
+        return capacity - sum(path.stat().st_blocks * 512 for path in files)
+
+    def budget(path, limit, reserve, need=0):
+        return sparse.Budget(path, left(), limit)
+
+    monkeypatch.setattr(quota, "disk_free", lambda store: left() + beside)
+    monkeypatch.setattr(sparse, "budget", budget)
+    for incarnation in range(1, 4):
+        rig.wait(1, "running", incarnation=incarnation)
+        rig.machine.vnodes[1].crash()
+        rig.until(lambda n=incarnation: states(rig)[n - 1 : n] == [DumpState.DONE], "its dump")
+        if incarnation == 1:
+            capacity = (capacity - left()) * 16 // 5
+    assert states(rig) == [DumpState.DONE, DumpState.REMOVED, DumpState.DONE]
