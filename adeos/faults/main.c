@@ -8,7 +8,7 @@
  *
  * It needs no vnode and knows no agent.  Limit: what runs is what the names
  * say; nothing writes to memory or ports outside its own kernel, unless
- * outside= is given (outside.c).
+ * the parameter outside is set (outside.c).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What no root without a hypervisor contains: the machine, the root or another
- * vnode is hurt.  Offered only when the module is loaded with outside=.
+ * vnode is hurt.  Offered only while the parameter outside is set.
  */
 #include "faults.h"
 #include "vn_lapic.h"
@@ -13,7 +13,7 @@
 #include <asm/desc.h>
 
 unsigned long outside;
-module_param(outside, ulong, 0);
+module_param(outside, ulong, 0600);
 MODULE_PARM_DESC(outside, "offer what cannot be contained: physical address or APIC id that it aims at");
 
 /* No handler for the exception, none for the double fault that follows. */

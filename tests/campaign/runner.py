@@ -46,7 +46,6 @@ EITHER_S = 8.0
 DRAIN = 25
 ROOT_TEXT = 16 << 20  # where the root's kernel and its memory lie
 TROUBLE = (WatchdogError, AdeosError, AssertionError, OSError, ValueError)
-GAP_MS = 2000.0  # an emulated CPU that its host lets wait is silent in all layers
 LOAD = "(while sleep 0.05; do head -c 65536 /dev/urandom | sha256sum >/dev/null; done)&"
 READY = b"campaign: ready"
 WORK = re.compile(rb"work (\d+) (\d+)\r?\n")
@@ -223,7 +222,7 @@ class Campaign:
         if status.incarnation != before[0] or status.state not in (Status.RUNNING, Status.SUSPECT):
             harm.append(f"is {status.state.name.lower()}: {status.reason}")
         else:
-            limits = [max(limit / 1000, GAP_MS) for limit in status.limit_us[:3]]
+            limits = [limit / 1000 for limit in status.limit_us[:3]]
             gaps = self.gaps.get(vnode, [0.0, 0.0, 0.0])
             for layer, gap, limit in zip(abi.Layer, gaps, limits, strict=True):
                 if limit and gap > limit:
@@ -450,13 +449,10 @@ def beyond(campaign: Campaign, name: str) -> None:
     for vnode in campaign.vnodes:
         campaign.until(lambda v=vnode: campaign.prepared(v), READY_S, [])
     aims = {"WILD_WRITE_OUTSIDE": ROOT_TEXT, "STRAY_INIT": second}  # APIC id = CPU in the box
-    module = f"/modules/{os.uname().release}/vnode_faults.ko"
     before = campaign.last_incident()
-    campaign.type(
-        first,
-        f"rmmod vnode_faults; insmod {module} i_know_this_crashes=1 outside={aims.get(name, 1)};"
-        f" echo {name} >/dev/vnode_faults",
-    )
+    parameter = "/sys/module/vnode_faults/parameters/outside"
+    aim = aims.get(name, 1)
+    campaign.type(first, f"echo {aim} >{parameter}; echo {name} >/dev/vnode_faults")
     campaign.until(lambda: False, OUTSIDE_S, [])
     say(
         outside=name,

@@ -21,8 +21,8 @@ holds for faults drawn like these, on this machine: three vnodes beside the root
 emulates all of it, stock Debian kernels.
 
 An *escape* is harm outside the vnodes that were made to fail: another vnode restarts, halts, is
-silent in a layer for more than its limit (at least 2 s) or miscounts a checksum; a canary in free
-memory or in the root changes; the daemon or the machine goes down; the root's kernel complains.
+silent in a layer for more than its limit or miscounts a checksum; a canary in free memory or in the
+root changes; the daemon or the machine goes down; the root's kernel complains.
 Everything else that was not as foreseen is a *miss*: {missed} faults.
 """
 
