@@ -32,9 +32,16 @@ static int __init kmb_init(void)
 		kmb_cpus_exit();
 		return rc;
 	}
+	rc = kmb_fire_init();
+	if (rc) {
+		kmb_last_exit();
+		kmb_cpus_exit();
+		return rc;
+	}
 	rc = kmb_device_init();
 	if (rc) {
 		pr_err("cannot make /dev/kmb: %d\n", rc);
+		kmb_fire_exit();
 		kmb_last_exit();
 		kmb_cpus_exit();
 		return rc;
@@ -49,6 +56,7 @@ static int __init kmb_init(void)
 static void __exit kmb_exit(void)
 {
 	kmb_device_exit();
+	kmb_fire_exit();
 	kmb_last_exit();
 	kmb_control_exit();
 	kmb_vnode_exit();
