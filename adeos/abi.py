@@ -96,6 +96,10 @@ KMB_CPU_STARTED: Final = 2
 KMB_CPU_LOST: Final = 3
 KMB_LEASE_MAX_MS: Final = 60000
 KMB_POKE_MAX: Final = 0x10000
+KMB_ARM_PIECES: Final = 8
+KMB_ARM_HELD_MAX: Final = 0x20000000
+KMB_FIRE_SILENCE_MAX: Final = 3600000
+KMB_FIRE_BRIDGE: Final = VN_BR_KMSG + VN_KMSG_SIZE
 
 VN_LAYERS: Final = 3
 
@@ -216,6 +220,26 @@ class Way(IntEnum):
     STANDBY = 2
 
 
+class FireState(IntEnum):
+    """enum kmb_fire_state: how far a vnode's in-kernel fire is."""
+
+    NONE = 0
+    ARMED = 1
+    FIRED = 2
+    REFUSED = 3
+    FAILED = 4
+
+
+class FireCause(IntEnum):
+    """enum kmb_fire_cause: why it fired."""
+
+    NONE = 0
+    RECORD = 1
+    IRQ = 2
+    SCHED = 3
+    USER = 4
+
+
 class LastState(IntEnum):
     """enum vn_last_state: how the root's kernel is, as it says itself."""
 
@@ -236,6 +260,8 @@ ENUMS: Final[dict[str, tuple[str, type[IntEnum]]]] = {
     "vn_status_state": ("VN_ST_", StatusState),
     "vn_ask_op": ("VN_ASK_", AskOp),
     "vn_last_state": ("VN_L_", LastState),
+    "kmb_fire_state": ("KMB_F_", FireState),
+    "kmb_fire_cause": ("KMB_C_", FireCause),
 }
 """C enum name -> (prefix of its enumerators in C, Python twin)."""
 
@@ -638,6 +664,73 @@ class KmbBreak(NamedTuple):
     pa: U64
 
 
+class KmbPiece(NamedTuple):
+    """struct kmb_piece: part of the vnode that a fire starts; `data` as in KmbPoke, 0 = none."""
+
+    pa: U64
+    size: U64
+    data: U64
+    sha256: Annotated[bytes, "32s"]
+
+
+class KmbArm(NamedTuple):
+    """struct kmb_arm: KMB_ARM."""
+
+    vnode: U32
+    npieces: U32
+    incarnation: U32
+    successor: U32
+    silence_ms: U32
+    limit_ms: Annotated[tuple[int, ...], "3I"]
+    cookie: U64
+    region_base: U64
+    region_size: U64
+    cr3: U64
+    entry: U64
+    rsi: U64
+    piece: Annotated[tuple[KmbPiece, ...], (KmbPiece, KMB_ARM_PIECES)]
+
+
+class KmbFire(NamedTuple):
+    """struct kmb_fire: KMB_FIRE."""
+
+    vnode: U32
+    state: Annotated[FireState, "I"] = FireState.NONE
+    cause: Annotated[FireCause, "I"] = FireCause.NONE
+    cpu: U32 = 0
+    incarnation: U32 = 0
+    successor: U32 = 0
+    silence_ms: U32 = 0
+    error: U32 = 0
+    asked: U32 = 0
+    answered: U32 = 0
+    cookie: U64 = 0
+    old_base: U64 = 0
+    old_size: U64 = 0
+    region_base: U64 = 0
+    region_size: U64 = 0
+    wall_ns: U64 = 0
+    daemon_tsc: U64 = 0
+    fault_tsc: U64 = 0
+    seen_tsc: U64 = 0
+    fenced_tsc: U64 = 0
+    captured_tsc: U64 = 0
+    loaded_tsc: U64 = 0
+    started_tsc: U64 = 0
+    data: U64 = 0
+    size: U64 = 0
+
+    @property
+    def old(self) -> Range:
+        """The region that it left."""
+        return Range(self.old_base, self.old_size)
+
+    @property
+    def region(self) -> Range:
+        """The region in which it was, or will be, started."""
+        return Range(self.region_base, self.region_size)
+
+
 class KmbEvent(NamedTuple):
     """struct kmb_event: what read() of /dev/kmb gives."""
 
@@ -717,6 +810,9 @@ RANGE: Final = Layout("kmb_range", Range)
 KMB_HOLD: Final = Layout("kmb_control", KmbControl)
 POKE: Final = Layout("kmb_poke", KmbPoke)
 BREAK: Final = Layout("kmb_break", KmbBreak)
+PIECE: Final = Layout("kmb_piece", KmbPiece)
+ARM: Final = Layout("kmb_arm", KmbArm)
+FIRE: Final = Layout("kmb_fire", KmbFire)
 EVENT: Final = Layout("kmb_event", KmbEvent)
 SELF: Final = Layout("vn_self", Self)
 GRANT: Final = Layout("vn_grant", Grant)
@@ -752,6 +848,10 @@ KMB_POKE: Final = _ioc(_WRITE, 13, POKE.size)
 KMB_BREAK: Final = _ioc(_WRITE, 14, BREAK.size)
 KMB_RESUME: Final = _ioc(_READ | _WRITE, 15, RESUME.size)
 KMB_SUCCESSOR: Final = _ioc(_WRITE, 24, 4)
+KMB_ARM: Final = _ioc(_WRITE, 28, ARM.size)
+KMB_DISARM: Final = _ioc(_WRITE, 29, 4)
+KMB_FIRE: Final = _ioc(_READ | _WRITE, 30, FIRE.size)
+KMB_SETTLE: Final = _ioc(_WRITE, 31, 4)
 VNODE_SELF: Final = _ioc(_READ, 32, SELF.size)
 VNODE_BEAT: Final = _ioc(_NONE, 33, 0)
 VNODE_GRANTS: Final = _ioc(_READ, 34, GRANTS.size)

@@ -15,6 +15,8 @@ from adeos import abi
 from adeos.abi import KmbCpu, Range, RootInfo
 from adeos.errors import FenceError, HeldError, OwnerError, ParkedError, PlacementError
 from adeos.fake_agent import FakeVnode
+from adeos.fake_fire import FakeFires
+from adeos.fake_root import FakeRoot
 from adeos.machine import NO_FACTS, Binding, Event, KernelFacts
 
 __all__ = ["TSC_KHZ", "FakeMachine", "FakeVnode", "root_side"]
@@ -26,7 +28,7 @@ FIRST_VECTOR = 0x70
 _PAGE = 0x1000
 
 
-class FakeMachine:
+class FakeMachine(FakeFires, FakeRoot):
     """CPUs 1..`ncpus` (APIC ids the same) and memory given to vnodes; owned by whoever claims it.
 
     `clock` returns the TSC.  With `boots`, a start makes the vnode's kernel come up to its agent
@@ -42,6 +44,7 @@ class FakeMachine:
         *,
         boots: bool = True,
     ) -> None:
+        super().__init__()
         self.clock = clock
         self.boots = boots
         self.low = low
@@ -63,8 +66,6 @@ class FakeMachine:
         self.vnodes: dict[int, FakeVnode] = {}
         self.unparkable: set[int] = set()
         """CPUs that will not confirm a parking."""
-        self.root_ram: tuple[Range, ...] = ()
-        """What the successor is told of the root's own memory."""
         self._write_last(abi.LAST.unpack(bytes(abi.LAST.size)))
         self.foreign_owner = 0
         """When not 0, the pid of a process that owns the machine, so that claim() fails."""
@@ -119,6 +120,8 @@ class FakeMachine:
         vector = old.vector if old else FIRST_VECTOR + vnode
         binding = Binding(vnode, tuple(cpus), region, slot, vector, 0, 0, 0, 0)
         self._bound[vnode] = binding
+        self.drop_arming(vnode)
+        self.drop_armings(region)
         return binding
 
     def _check_bind(self, vnode: int, cpus: Sequence[int], region: Range, slot: Range) -> None:
@@ -148,6 +151,7 @@ class FakeMachine:
         for cpu in binding.cpus:
             self._cpus[cpu] = self._cpus[cpu]._replace(state=abi.KMB_CPU_IDLE, vnode=0)
         del self._bound[vnode]
+        self.drop_arming(vnode)
         self.vnodes.pop(vnode, None)
 
     def query(self, vnode: int) -> Binding | None:
@@ -191,6 +195,11 @@ class FakeMachine:
 
     def park(self, vnode: int, timeout_ms: int = 100) -> int:
         self._owned()
+        self.drop_arming(vnode)
+        return self.park_now(vnode, timeout_ms)
+
+    def park_now(self, vnode: int, timeout_ms: int = 100) -> int:
+        """Whoever owns the machine, as the kernel itself parks."""
         binding = self._binding(vnode)
         lost = self.unparkable.intersection(binding.cpus)
         for cpu in binding.cpus:
@@ -203,6 +212,11 @@ class FakeMachine:
         if vnode in self.vnodes:
             self.vnodes[vnode].alive = False
         return self.tsc()
+
+    def start_in(self, vnode: int, region: Range) -> int:
+        """A parked vnode in that region, whoever owns the machine."""
+        self._bound[vnode] = self._parked(vnode)._replace(region=region)
+        return self._run(self._bound[vnode], resumed=False)
 
     def nmi(self, vnode: int, cpu: int) -> None:
         if vnode not in self._held:
@@ -270,34 +284,6 @@ class FakeMachine:
         at = self._binding(vnode).region.base + abi.VN_OFF_BRIDGE + abi.VN_BR_CONTROL
         self.raw(at, abi.CONTROL.size)[:] = abi.CONTROL.pack(control)
 
-    def successor(self, vnode: int) -> None:
-        self._owned()
-        if not 0 <= vnode < abi.VN_MAX_VNODES:
-            raise PlacementError(f"vnode {vnode} cannot succeed")
-        ram = self.root_ram
-        self._write_last(self.last()._replace(successor=vnode, nranges=len(ram), range=ram))
-
-    def last(self) -> abi.Last:
-        """What the root's kernel says of itself."""
-        last: abi.Last = abi.LAST.unpack(self.raw(self.root_pa + abi.VN_ROOT_LAST, abi.LAST.size))
-        return last
-
-    def _write_last(self, last: abi.Last) -> None:
-        last = last._replace(magic=abi.VN_LAST_MAGIC, abi=abi.VN_ABI_VERSION)
-        self.raw(self.root_pa + abi.VN_ROOT_LAST, abi.LAST.size)[:] = abi.LAST.pack(last)
-
-    def root_beat(self) -> None:
-        """A beat of the root's kernel."""
-        last = self.last()
-        self._write_last(last._replace(beat=last.beat + 1, beat_tsc=self.tsc()))
-
-    def root_ends(self, state: abi.LastState, message: str = "") -> None:
-        """The root's kernel panics, or halts in order."""
-        last = self.last()._replace(state=state, tsc=self.tsc(), message=message)
-        if state is abi.LastState.PANIC:
-            last = last._replace(comm="bash", pid=42)
-        self._write_last(last)
-
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         self._owned()
         self._index(vnode, cpu)
@@ -313,6 +299,7 @@ class FakeMachine:
                 binding.region.overlaps(wanted) or binding.slot.overlaps(wanted)
             ):
                 raise PlacementError(f"{wanted} is memory of vnode {binding.vnode}, which runs")
+        self.drop_armings(wanted)
         self.view(base, size, writable=True)[:] = bytes(size)
 
     def fileno(self) -> int:
@@ -340,11 +327,6 @@ class FakeMachine:
         binding = self._binding(vnode)
         self._bound[vnode] = binding._replace(rings=binding.rings + 1)
         os.eventfd_write(self._eventfd, 1)
-
-    def add_root_ram(self, base: int, data: memoryview) -> None:
-        """Memory of the root that its successor sees once one is named."""
-        self._memory.append((Range(base, len(data)), data))
-        self.root_ram = (*self.root_ram, Range(base, len(data)))
 
     def raw(self, base: int, size: int) -> memoryview:
         """Writable memory for the vnodes' own side: no owner needed, the same bounds."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from adeos import abi
-from adeos.abi import KmbCpu, Range, RootInfo
+from adeos.abi import KmbCpu, KmbFire, Range, RootInfo
 from adeos.errors import (
     AdeosError,
     FenceError,
@@ -24,7 +24,7 @@ from adeos.errors import (
     PlacementError,
 )
 from adeos.layout import Layout
-from adeos.machine import NO_FACTS, Binding, Event, KernelFacts
+from adeos.machine import NO_FACTS, Arming, Binding, Event, KernelFacts
 
 DEVICE: Final = "/dev/kmb"
 _LOG: Final = "see `dmesg | grep kmb`"
@@ -104,6 +104,15 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
     },
     abi.KMB_SUCCESSOR: {
         errno.EINVAL: (PlacementError, f"cannot succeed: ids are 1..{abi.VN_MAX_VNODES - 1}", ""),
+    },
+    abi.KMB_ARM: {
+        errno.ENOENT: _NOT_BOUND,
+        errno.EHOSTDOWN: (ParkedError, "its CPUs are parked", "start it first"),
+        errno.EINVAL: (PlacementError, "cannot be armed with these pieces", _LOG),
+        errno.EPERM: (PlacementError, "region or slot are not given to vnodes", _LOG),
+        errno.E2BIG: (PlacementError, "has more to keep than fits", "give it a spare region"),
+        errno.EBADMSG: (PlacementError, "has pieces that are not of their digest", ""),
+        errno.EBUSY: (PlacementError, "region is taken, or a fire of it is not settled", _LOG),
     },
     abi.KMB_CLEAR: {
         errno.EINVAL: (PlacementError, "memory to clear is not aligned to 4 KiB", ""),
@@ -272,6 +281,30 @@ class KmbMachine:
         buffer = bytearray(vnode.to_bytes(4, "little"))
         self._ioctl(abi.KMB_SUCCESSOR, buffer, f"vnode {vnode}")
 
+    def arm(self, vnode: int, arming: Arming) -> None:
+        kept = [array.array("B", one.data or b"") for one in arming.pieces]
+        addresses = [data.buffer_info()[0] if data else 0 for data in kept]
+        self._call(abi.KMB_ARM, abi.ARM, arm_request(vnode, arming, addresses), vnode)
+
+    def disarm(self, vnode: int) -> None:
+        self._ioctl(abi.KMB_DISARM, bytearray(vnode.to_bytes(4, "little")), f"vnode {vnode}")
+
+    def fire(self, vnode: int) -> KmbFire | None:
+        found: KmbFire = self._call(abi.KMB_FIRE, abi.FIRE, KmbFire(vnode), vnode)
+        return found if found.state else None
+
+    def fire_kept(self, vnode: int) -> bytes:
+        found = self.fire(vnode)
+        room = array.array("B", bytes(found.size if found is not None else 0))
+        address, size = room.buffer_info()
+        if size:
+            request = KmbFire(vnode, data=address, size=size)
+            self._call(abi.KMB_FIRE, abi.FIRE, request, vnode)
+        return room.tobytes()
+
+    def settle(self, vnode: int) -> None:
+        self._ioctl(abi.KMB_SETTLE, bytearray(vnode.to_bytes(4, "little")), f"vnode {vnode}")
+
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         self._call(abi.KMB_IPI, abi.IPI, abi.KmbIpi(vnode, cpu, vector), vnode)
 
@@ -309,6 +342,29 @@ class KmbMachine:
             fcntl.ioctl(self._fd, command, buffer if buffer is not None else 0)
         except OSError as error:
             raise _error(command, error.errno or 0, subject) from None
+
+
+def arm_request(vnode: int, arming: Arming, addresses: Sequence[int]) -> abi.KmbArm:
+    """`addresses`: of the pieces' bytes in this process, 0 = they lie in place."""
+    pieces = [
+        abi.KmbPiece(*one.place, address, one.sha256)
+        for one, address in zip(arming.pieces, addresses, strict=True)
+    ]
+    unused = [abi.KmbPiece(0, 0, 0, bytes(32))] * (abi.KMB_ARM_PIECES - len(pieces))
+    return abi.KmbArm(
+        vnode,
+        len(pieces),
+        arming.incarnation,
+        arming.successor,
+        arming.silence_ms,
+        arming.limit_ms,
+        arming.cookie,
+        *arming.region,
+        arming.cr3,
+        arming.entry,
+        arming.rsi,
+        (*pieces, *unused),
+    )
 
 
 def _binding(bind: abi.KmbBind) -> Binding:

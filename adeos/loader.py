@@ -216,16 +216,26 @@ def load(
     `preloaded`: `preload` of this image was the last to write the region.  `ahead`: the plan, made
     earlier for the same image, region, slot and CPUs; for one start only, it has a random seed.
     """
-    info = machine.info()
-    todo = ahead or plan(image, placement, info)
-    region, slot = placement.region, placement.slot
-    views = (
-        (region, machine.view(region.base, region.size, writable=True)),
-        (slot, machine.view(slot.base, slot.size, writable=True)),
-    )
+    todo = ahead or plan(image, placement, machine.info())
+    region, slot = (machine.view(*part, writable=True) for part in placement[2:4])
+    write(machine, image, placement, todo, (region, slot), preloaded=preloaded)
+    return todo.entry
+
+
+def write(
+    machine: Machine,
+    image: Image,
+    placement: Placement,
+    todo: Plan,
+    memory: tuple[memoryview, memoryview],
+    *,
+    preloaded: bool = False,
+) -> None:
+    """What `load` does, into `memory`: that of the region and the slot, or what stands for it."""
+    views = ((placement.region, memory[0]), (placement.slot, memory[1]))
     pieces = todo.pieces
     if preloaded:
-        pieces = pieces[: -len(_payload(image, region))]
+        pieces = pieces[: -len(_payload(image, placement.region))]
     else:
         fill(views[0][1], 0, abi.VN_OFF_RAM)
     fill(views[1][1], abi.VN_SLOT_PAGE_TABLES, abi.VN_SLOT_RAM - abi.VN_SLOT_PAGE_TABLES)
@@ -234,9 +244,8 @@ def load(
             if given.contains(piece.place):
                 at = piece.place.base - given.base
                 copy_in(view, at, piece.data, piece.start, piece.place.size)
-    bridge = Bridge.open(machine, region, writable=True)
-    bridge.init(_root_side(placement, info, machine.tsc()))
-    return todo.entry
+    bridge = Bridge(memory[0][abi.VN_OFF_BRIDGE : abi.VN_OFF_RAM])
+    bridge.init(_root_side(placement, machine.info(), machine.tsc()))
 
 
 def rejoin(machine: Machine, placement: Placement) -> None:

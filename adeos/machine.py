@@ -9,7 +9,7 @@ index within the vnode is named.
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from adeos.abi import KmbCpu, Range, RootInfo
+from adeos.abi import KmbCpu, KmbFire, Range, RootInfo
 
 __all__ = ["NO_FACTS", "Binding", "Event", "KernelFacts", "KmbCpu", "Machine", "Range", "RootInfo"]
 
@@ -49,6 +49,34 @@ class KernelFacts(NamedTuple):
 
 
 NO_FACTS = KernelFacts()
+
+
+class ArmedPiece(NamedTuple):
+    """Part of a vnode that an in-kernel fire starts.
+
+    `data`: what the machine is to keep and to put into `place` then; None: it lies there already.
+    """
+
+    place: Range
+    sha256: bytes
+    data: bytes | None = None
+
+
+class Arming(NamedTuple):
+    """What to start by itself when the daemon is silent (struct kmb_arm)."""
+
+    incarnation: int
+    """That is watched, and that which is started."""
+    successor: int
+    silence_ms: int
+    limit_ms: tuple[int, int, int]
+    """A layer's, 0 = its silence is no failure."""
+    cookie: int
+    region: Range
+    cr3: int
+    entry: int
+    rsi: int
+    pieces: tuple[ArmedPiece, ...]
 
 
 class Event(NamedTuple):
@@ -142,6 +170,29 @@ class Machine(Protocol):
 
     def successor(self, vnode: int) -> None:
         """Name the vnode that may read the root and keeps its panic from a reset; 0 = none."""
+        ...
+
+    def arm(self, vnode: int, arming: Arming) -> None:
+        """Have a started vnode restarted by the kernel when it dies and nobody is there to do it.
+
+        Once, in the place of what was armed before.  PlacementError.
+        """
+        ...
+
+    def disarm(self, vnode: int) -> None:
+        """Not any more."""
+        ...
+
+    def fire(self, vnode: int) -> KmbFire | None:
+        """A vnode's arming or what became of it, None where the kernel has none to tell of."""
+        ...
+
+    def fire_kept(self, vnode: int) -> bytes:
+        """What a fire kept of the predecessor: the head of its bridge, the RAM of its low slot."""
+        ...
+
+    def settle(self, vnode: int) -> None:
+        """What became of the arming is recorded elsewhere: the kernel may forget it."""
         ...
 
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:

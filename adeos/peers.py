@@ -10,6 +10,7 @@ a root bridge: what the root says of the vnodes comes with the grants.
 from typing import Final, Protocol, runtime_checkable
 
 from adeos import abi
+from adeos.abi import KmbFire
 from adeos.kmb import KmbMachine
 from adeos.machine import Event, Machine
 
@@ -49,6 +50,10 @@ class PeerMachine(KmbMachine):
     def events(self) -> list[Event]:
         """[], see fileno()."""
         return []
+
+    def fire(self, vnode: int) -> KmbFire | None:
+        """None: what is armed is the root's own affair."""
+        return None
 
     def grants(self) -> tuple[Grant, ...]:
         buffer = bytearray(abi.GRANTS.size)

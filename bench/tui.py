@@ -104,6 +104,7 @@ def _vnode(number: int, now: float) -> Vnode:
         release="6.1.0",
         way="cold",
         image_age_s=None,
+        fire="",
         grants=(),
         beats=(layers,),
     )

@@ -64,7 +64,7 @@ def order(strategy: str | None) -> Order:
 @click.option(
     "--strategy",
     type=click.Choice((*WAYS, *strategies.NAMES)),
-    help="How; default: as its config says.  kmb, spare, manual: with --dry-run.",
+    help="How; default: as its config says.  kmb, spare, fire, manual: with --dry-run.",
 )
 @wait_option
 @timeout_option

@@ -29,6 +29,7 @@ HEADERS = (
     "RESTARTS",
     "WAY",
     "IMAGE",
+    "FIRE",
     "INCIDENT",
     "CPUS",
     "MEMORY",
@@ -117,8 +118,10 @@ def show(rows: Sequence[observe.Row], session: Session) -> None:
 
 
 def table(rows: Sequence[observe.Row]) -> str:
-    """Rows as text."""
-    return output.table(HEADERS, [cells(row) for row in rows], right=RIGHT, colour=COLOUR)
+    """Rows as text; FIRE only where there is something to tell of it."""
+    shown = [i for i, name in enumerate(HEADERS) if name != "FIRE" or any(r.fire for r in rows)]
+    lines = [tuple(cells(row)[i] for i in shown) for row in rows]
+    return output.table([HEADERS[i] for i in shown], lines, right=RIGHT, colour=COLOUR)
 
 
 def remark_on(rows: Sequence[observe.Row], *, granted: bool = False) -> str:
@@ -158,6 +161,7 @@ def cells(row: observe.Row) -> tuple[str, ...]:
         str(row.restarts),
         row.way or "-",
         since(row.image_age_s),
+        row.fire or "-",
         str(row.last_incident or "-"),
         ",".join(map(str, row.cpus)) or "-",
         output.size(row.memory) if row.memory else "-",

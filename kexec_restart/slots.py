@@ -89,6 +89,14 @@ def choose(slots: Slots) -> str:
     return slots.first if slots.get(slots.first).health is not Health.EMPTY else other(slots.first)
 
 
+def unattended(slots: Slots) -> str:
+    """The slot to start where nobody counts tries: a good one where there is one."""
+    for name in (slots.first, other(slots.first)):
+        if slots.get(name).health is Health.GOOD:
+            return name
+    return choose(slots)
+
+
 def on_trial(slots: Slots) -> bool:
     """Whether the count of tries of the slot started last decides anything."""
     return slots.get(slots.current).health is Health.INDETERMINATE and fallback(slots)

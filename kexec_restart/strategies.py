@@ -5,9 +5,9 @@
 copied out first; `spare` boots it in another region at once, so the old
 region is the dump until it has been written out; `warm` and `standby` do not
 boot: they resume a kernel that was frozen, from its image copied back into its
-own region, or in another region where it stands ready; `manual` starts
-nothing: an operator does.  A further one is a class with `name`, `region` and `steps`, and a
-line in `named`.
+own region, or in another region where it stands ready; `fire` is kmb.ko's own, without a
+daemon; `manual` starts nothing: an operator does.  A further one is a class with `name`, `region`
+and `steps`, and a line in `named`.
 """
 
 from __future__ import annotations
@@ -103,6 +103,24 @@ class Standby:
 
 
 @dataclass(frozen=True, slots=True)
+class Fire:
+    """What kmb.ko does by itself when no daemon is there: boots what was composed ahead."""
+
+    name: ClassVar[str] = "fire"
+    region: Range
+
+    def steps(self, target: Target) -> tuple[Step, ...]:
+        """The first is done while all is well, the last when a daemon is back."""
+        ahead = f"compose it ahead for {show(self.region)}; kmb.ko has the digests"
+        seen = "in the kernel: no daemon ticks, and a crash record or beats missing"
+        moves = self.region != target.region
+        kept = hold(target) if moves else (Step("captured", "keep bridge and registers alone"),)
+        done = Step("filed", "by the next daemon: the incident, with its dump")
+        steps = (Step("armed", ahead), Step("seen", seen), fence(target), *kept)
+        return (*steps, *run(target), done)
+
+
+@dataclass(frozen=True, slots=True)
 class Manual:
     """Starts nothing by itself; the memory stays as it is, or goes back with `release`."""
 
@@ -185,6 +203,8 @@ def named(name: str, own: Range, spare: Range | None) -> Strategy | None:
             return Kmb(own)
         case "manual":
             return Manual(own)
+        case "fire":
+            return Fire(spare if spare is not None and spare.size >= own.size else own)
         case "spare":
             if spare is None or spare.size < own.size:
                 raise PlacementError(
@@ -195,7 +215,7 @@ def named(name: str, own: Range, spare: Range | None) -> Strategy | None:
     return None
 
 
-NAMES = (Kmb.name, Spare.name, Manual.name)
+NAMES = (Kmb.name, Spare.name, Fire.name, Manual.name)
 
 
 def show(region: Range) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from adeos import abi
 from adeos.errors import AdeosError, BridgeError
 from crashdump.incident import Incident
-from watchdog import grants, log
+from kexec_restart import slots as slotting
+from watchdog import fired, firing, grants, log
 from watchdog.adoption import Evidence, adopt, wants_start
 from watchdog.detector import LAYERS
 from watchdog.ledger import adopted
@@ -35,12 +36,16 @@ async def adopt_all(service: Service) -> list[Unit]:
         if found.open_incident:
             unit.entry = adopted(mine[-1])
         _take_over(service, unit, found)
+        if unit.id in service.fired:
+            _note_fire(service, unit)
         if wants_start(found, unit.config.autostart):
             started.append(unit)
     for one in unfinished:
         if one.vnode not in service.units:
             await service.executor.ledger.finish(adopted(one), "interrupted", {}, {}, None)
     service.executor.warm.adopt()
+    service.executor.firing.adopt(service.units)
+    service.fired.clear()
     return started
 
 
@@ -63,6 +68,22 @@ def _take_over(service: Service, unit: Unit, found: Evidence) -> None:
     service.publish(unit)
     for action in wanted:
         unit.queue.put_nowait(action)
+
+
+def _note_fire(service: Service, unit: Unit) -> None:
+    """What the incident of an in-kernel fire, and the vnode's slots, are still to be told."""
+    entry, fire = service.fired[unit.id]
+    slots = slotting.started(slotting.failed(unit.vnode.slots), firing.slot_of(fire.cookie))
+    service.staging.put(unit, slots)
+    if entry.case is None or not entry.number:
+        return
+    if entry.case.lost:
+        service.executor.dumps.due.setdefault(unit.id, []).append((entry, None))
+    if unit.vnode.state in LIVE and unit.bridge is not None:
+        unit.strategy, unit.stamps = entry.case.strategy, dict(entry.case.stamps)
+        running = fired.user_beat(unit.bridge, fire, service.machine.tsc())
+        if running:
+            unit.stamps["running"] = running
 
 
 async def _evidence(

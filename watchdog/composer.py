@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from adeos import abi
+from adeos import abi, arming
 from adeos.abi import Range
+from adeos.arming import Laid
 from adeos.errors import ImageError
 from adeos.loader import Image, Placement, Plan, load, plan, preload
 from adeos.machine import Machine
@@ -132,6 +133,34 @@ class Composer:
         loaded, ahead = self._take(start, image)
         unit.warm.resume = None
         unit.start_at = load(self.machine, image, placement, preloaded=loaded, ahead=ahead)
+
+    def lay(self, unit: Unit, slot: str, region: Range, wanted: Callable[[], bool]) -> Laid | None:
+        """Compose the vnode's next incarnation, for kmb.ko to start: in `region` if that is free.
+
+        `wanted`: whether it still is, and is the vnode's.  None when it is not, or somebody is in
+        a hurry.  ImageError.
+        """
+        image = self.stage.get(spec_in(unit, slot))
+        placement = placement_of(unit, unit.vnode.incarnation + 1)._replace(region=region)
+        if region == unit.region:
+            return arming.lay(self.machine, image, placement, free=False)
+        self.machine.view(*region, writable=True)
+        with self._lock:
+            if not wanted():
+                return None
+            if self._ready.get(region) != _digests(image):
+                self._forget(region)
+                if not preload(self.machine, image, region, self._hurry.is_set):
+                    return None
+                self._ready[region] = _digests(image)
+            self._plan(unit, spec_in(unit, slot), image, region)
+            return arming.lay(self.machine, image, placement, free=True, preloaded=True)
+
+    def believe(self, unit: Unit, slot: str, region: Range) -> None:
+        """An earlier daemon has composed the vnode there, and kmb.ko knows the digests."""
+        image = self.stage.get(spec_in(unit, slot))
+        with self._lock:
+            self._ready[region] = _digests(image)
 
     def start(self, unit: Unit) -> int:
         """Start the boot CPU, or resume it; the TSC just before its INIT."""

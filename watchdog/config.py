@@ -112,6 +112,8 @@ class Restart(Base, frozen=True):
     quick: int = 3
     quick_s: int = 60
     """So many failures in a row, each within `quick_s` of a resume, and it is booted."""
+    fire_s: int = 0
+    """kmb.ko restarts it by itself when no daemon has ticked for so long; 0: it does not."""
 
 
 class GrantConfig(Base, frozen=True):
@@ -399,6 +401,7 @@ _LIMITS: tuple[tuple[str, int, int], ...] = (
     ("resume_ms", 100, 600_000),
     ("quick", 1, 1000),
     ("quick_s", 1, 86_400),
+    ("fire_s", 0, 3600),
 )
 
 

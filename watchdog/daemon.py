@@ -21,7 +21,7 @@ from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from kexec_restart.images import Stage
 from watchdog import config as configs
-from watchdog import log, module, notify, paths, realtime, standby, status, succession
+from watchdog import fired, log, module, notify, paths, realtime, standby, status, succession
 from watchdog.composer import Composer
 from watchdog.config import Config
 from watchdog.control import ControlServer
@@ -209,10 +209,13 @@ async def _assemble(
     dumps.freed = service.prepare_all
     dumps.reclaim = lambda vnode, region: service.executor.warm.reclaim(vnode, region)
     await ledger.file_left()
+    configs_by_id = {vnode.id: vnode for vnode in config.vnode}
+    service.fired = await fired.record(machine, ledger, service.root, configs_by_id)
     await dumps.resume()
     service.staging = Staging(service, parts.stage, parts.shelf)
     composer = Composer(machine, parts.stage, service.staging.save_now)
     service.executor = Executor(service, machine, placement, composer, ledger, dumps)
+    service.executor.firing.hold = config.watch.hold
     return dumps
 
 

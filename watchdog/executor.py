@@ -25,6 +25,7 @@ from watchdog.composer import Composer
 from watchdog.detector import LAYERS, STRIDE
 from watchdog.dumps import Dumps
 from watchdog.errors import WatchdogError
+from watchdog.firing import Firing
 from watchdog.freezer import PARK_MS
 from watchdog.image_store import ImageStore
 from watchdog.journal import Case, bridge_copy
@@ -68,6 +69,7 @@ class Executor:
         ledger.filed = self._filed
         self.dumps = dumps
         self.warm = Warm(host, machine, placement, ImageStore(placement, composer))
+        self.firing = Firing(host, machine, placement, composer)
         self.tsc_khz = machine.info().tsc_khz
 
     async def run(self, unit: Unit) -> None:
@@ -142,12 +144,15 @@ class Executor:
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""
         unit.warm.proven = True
-        spare, composed = self.placement.peek(unit), self.composer.composed
+        armed = unit.id in self.placement.armed  # its region is composed when it is armed
+        spare = None if armed else self.placement.peek(unit)
+        composed = self.composer.composed
         try:
             await background.run(lambda: self.composer.prepare(unit, spare, composed))
         except AdeosError as error:
             log.write("error", "image", vnode=unit.id, what=error)
         await self.warm.settle(unit)
+        await self.firing.settle(unit)
 
     async def freeze(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Between two actions of the supervisor, which need not know."""

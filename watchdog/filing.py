@@ -13,7 +13,7 @@ from typing import Any
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
 from crashdump import capture
-from crashdump.incident import DumpState, Evidence, Incident
+from crashdump.incident import Dump, DumpState, Evidence, Incident
 from crashdump.notes import CpuState, cpu_state
 from crashdump.stages import Stage, since_fault
 from crashdump.store import IncidentStore
@@ -35,6 +35,8 @@ def file(store: IncidentStore, case: Case, tsc_khz: int) -> Incident:
         return incident
     capture.record(store, incident.id, *_evidence(case, bridge, incident.id))
     held = case.held
+    if case.lost:
+        return store.update(incident.id, dump=Dump(DumpState.SKIPPED, reason=case.lost))
     if held is None or case.boot_id != capture.boot_id():
         return incident
     note = vmcoreinfo(bridge)
@@ -60,6 +62,8 @@ def _fields(case: Case, bridge: Bridge | None, tsc_khz: int) -> dict[str, Any]:
         "stamps": stages(case.stamps, tsc_khz),
         "witnesses": case.witnesses,
         "policy": case.policy,
+        "restart": case.strategy,
+        "successor": case.successor,
         **_facts(bridge, fault),
     }
 

@@ -81,7 +81,7 @@ class ImageStore:
         self.forget(unit.id, unit.region)
         free = unit.bridge.free_pages()
         size = size_of(runs_in_use(free, unit.region, unit.slot))
-        return self.placement.pool.region(max(size, abi.VN_REGION_MIN)), free
+        return self.placement.take(max(size, abi.VN_REGION_MIN)), free
 
     def capture(self, unit: Unit, place: Range, free: bytes, resume: Resume) -> Kept:
         """Copy the frozen and parked vnode's memory to `place`; takes some 0.2 s."""

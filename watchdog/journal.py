@@ -42,7 +42,8 @@ class Case(msgspec.Struct, frozen=True):
 
     `opened`: Unix time, seconds; with `vnode` and the fault's incarnation it names the case.
     `stamps`: TSC of each stage.  `gathered`, `answered`: as in Unit.  `bridge`: as it was, b"" = it
-    had none.  `boot_id`: of the root kernel under which `held` lies in memory.
+    had none.  `boot_id`: of the root kernel under which `held` lies in memory.  `strategy`,
+    `successor`: of one that runs already.  `lost`: why there is no dump.
     """
 
     vnode: int
@@ -58,6 +59,9 @@ class Case(msgspec.Struct, frozen=True):
     answered: tuple[int, ...] | None = None
     bridge: bytes = b""
     held: Held | None = None
+    strategy: str = ""
+    successor: int | None = None
+    lost: str = ""
 
     def open_bridge(self) -> Bridge | None:
         """The copy, to be read as any bridge."""

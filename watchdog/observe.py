@@ -35,6 +35,8 @@ class Sample(NamedTuple):
     beats: tuple[abi.Beat, ...]
     fault: str
     """Why its bridge cannot be read, or ""."""
+    fire: str = ""
+    """The in-kernel fire: see Row."""
 
 
 class Snapshot(NamedTuple):
@@ -87,6 +89,9 @@ class Row(NamedTuple):
     """How it was brought up last: cold, warm or standby."""
     image_age_s: float | None
     """Of the image that the next restart would take, None = it would boot."""
+    fire: str
+    """armed: kmb.ko restarts it when it dies and no daemon is there; fired, refused or failed:
+    it tried, and a daemon is still to hear of it; "": neither."""
     grants: tuple[int, ...]
     """The vnodes that this one may look at."""
     beats: tuple[dict[str, Layer], ...]
@@ -129,16 +134,18 @@ def _sample(machine: Machine, status: abi.Status) -> Sample:
     binding: Binding | None = None
     agent: abi.VnodeSide | None = None
     beats: tuple[abi.Beat, ...] = ()
-    fault = ""
+    fault = word = ""
     try:
         binding = machine.query(status.id)
+        fire = machine.fire(status.id)
+        word = fire.state.name.lower() if fire is not None else ""
         if binding is not None and binding.started:
             bridge = Bridge.open(machine, binding.region)
             agent = bridge.vnode_side()
             beats = bridge.beats(status.ncpus)
     except AdeosError as error:
         fault = str(error)
-    return Sample(status, binding, agent, beats, fault)
+    return Sample(status, binding, agent, beats, fault, word)
 
 
 class Daemon(Enum):
@@ -223,6 +230,7 @@ def _root(before: Snapshot, now: Snapshot, head: abi.RootHead) -> Row:
         release=now.last.release if now.last is not None else "",
         way="",
         image_age_s=None,
+        fire="",
         grants=(),
         beats=({"tick": tick},),
     )
@@ -249,6 +257,7 @@ def _row(sample: Sample, earlier: Sample | None, now: Snapshot) -> Row:
         release=sample.agent.release if sample.agent is not None else "",
         way=status.way.name.lower(),
         image_age_s=_image_age(status, now),
+        fire=sample.fire,
         grants=_ids(status.grants),
         beats=tuple(_cpu(sample, earlier, cpu, now) for cpu in range(len(sample.beats))),
     )

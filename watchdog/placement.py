@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
 from adeos.abi import Range
 from adeos.errors import AdeosError, PoolExhausted
 from adeos.machine import Machine
@@ -22,6 +25,10 @@ class Placement:
         """Regions that are an incident's dump until it has been written out."""
         self.standby: dict[int, Range] = {}
         """Vnode -> region in which its image stands by."""
+        self.armed: dict[int, Range] = {}
+        """Vnode -> region in which kmb.ko would restart it; the first to be given away."""
+        self.gave_up: Callable[[int], None] = lambda vnode: None
+        """Called with a vnode whose armed region another one needed."""
 
     def place(self, unit: Unit) -> None:
         """Give a vnode region and slot unless it has them, and bind it there.
@@ -32,7 +39,7 @@ class Placement:
         new_region = new_slot = None
         try:
             if unit.region is None:
-                new_region = self.pool.region(span.size, span.base)
+                new_region = self.take(span.size, span.base)
             if unit.slot is None:
                 new_slot = self.pool.slot(len(unit.config.cpus))
             region, slot = unit.region or new_region, unit.slot or new_slot
@@ -74,30 +81,74 @@ class Placement:
             self.pool.free_region(unit.region)
         if unit.slot is not None:
             self.pool.free_slot(unit.slot)
+        self.free_armed(unit.id)
         unit.unplace()
+
+    def take(self, size: int, base: int | None = None) -> Range:
+        """A region out of the pool, at the cost of what is armed; PoolExhausted, PlacementError."""
+        while True:
+            try:
+                return self.pool.region(size, base)
+            except AdeosError:
+                if not self.armed:
+                    raise
+                vnode = next(iter(self.armed))
+                self.machine.disarm(vnode)
+                self.free_armed(vnode)
+                self.gave_up(vnode)
 
     def spare(self, unit: Unit) -> Range | None:
         """A region for the successor, None when there is none or it must not move.
 
         The vnode's standby first; one whose image waits to be put back stays where it is.
         """
-        if unit.region is None or unit.config.span.base is not None:
+        if not self.may_move(unit):
             return None
         if unit.id in self.standby:
             return self.standby.pop(unit.id)
-        if unit.warm.stays:
-            return None
+        if unit.id in self.armed:
+            return self.armed.pop(unit.id)
+        assert unit.region is not None
         try:
-            return self.pool.region(unit.region.size)
+            return self.take(unit.region.size)
         except PoolExhausted:
             return None
 
+    def may_move(self, unit: Unit) -> bool:
+        """Whether the vnode's successor may run in another region."""
+        if unit.region is None or unit.config.span.base is not None:
+            return False
+        return unit.id in self.standby or not unit.warm.stays
+
     def peek(self, unit: Unit) -> Range | None:
-        """The region that `spare` would take out of the pool now."""
-        region = self.spare(unit) if unit.id not in self.standby else None
+        """The region that `spare` would take now, but for a standby and what others have armed."""
+        if unit.id in self.standby or not self.may_move(unit):
+            return None
+        return self.armed.get(unit.id) or self._free(unit)
+
+    def _free(self, unit: Unit) -> Range | None:
+        assert unit.region is not None
+        try:
+            region = self.pool.region(unit.region.size)
+        except PoolExhausted:
+            return None
+        self.pool.free_region(region)
+        return region
+
+    def arm(self, unit: Unit) -> Range | None:
+        """The region in which kmb.ko may restart the vnode; None: its own alone is left."""
+        if not self.may_move(unit):
+            self.free_armed(unit.id)
+        elif unit.id not in self.armed and unit.region is not None:
+            with contextlib.suppress(PoolExhausted):
+                self.armed[unit.id] = self.pool.region(unit.region.size)
+        return self.armed.get(unit.id)
+
+    def free_armed(self, vnode: int) -> None:
+        """Nothing is armed there any more."""
+        region = self.armed.pop(vnode, None)
         if region is not None:
             self.pool.free_region(region)
-        return region
 
     def hold(self, unit: Unit, spare: Range) -> None:
         """Keep the vnode's region as a dump; the vnode's is `spare` now."""

@@ -147,6 +147,7 @@ async def reload(service: Service) -> Plan:
             images[vnode.id] = await asyncio.to_thread(service.staging.stage.add, spec_of(vnode))
     service.config = found.config
     service.executor.dumps.hold = found.config.watch.hold
+    service.executor.firing.hold = found.config.watch.hold
     service.executor.dumps.limits = found.config.dumps.limits
     service.hooks.config = found.config.hooks
     service.spawn(service.executor.dumps.keep_quota())
@@ -182,5 +183,6 @@ def _apply(service: Service, vnode: VnodeConfig, image: Spec | None) -> None:
     if image is not None:
         service.staging.name(unit, image)
     service.publish(unit)
+    service.spawn(service.executor.firing.settle(unit))
     if new and vnode.autostart:
         service.post(unit, events.StartRequested())

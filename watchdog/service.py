@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from adeos.abi import KmbFire
 from adeos.bridge import RootBridge
 from adeos.errors import AdeosError
 from adeos.machine import Machine
@@ -27,6 +28,7 @@ from watchdog.errors import RefusedError, TimedOutError, UnknownVnodeError, Watc
 from watchdog.executor import Executor
 from watchdog.hooks import Hooks
 from watchdog.lease import leased
+from watchdog.ledger import Entry
 from watchdog.staging import Staging
 from watchdog.states import LIVE, RECORDED, State
 from watchdog.supervisor import Vnode, step
@@ -63,6 +65,8 @@ class Service:
         self.pace = OwnPace(self.period, 1000 * self.tsc_khz)
         self.units = {v.id: Unit(v, Vnode(policy=v.restart)) for v in config.vnode}
         self.executor: Executor
+        self.fired: dict[int, tuple[Entry, KmbFire]] = {}
+        """What kmb.ko restarted while no daemon was there: fired.py."""
         self.staging: Staging
         self.tick_ns = 0
         """CPU time of the last tick; `tick_max_ns` of the worst."""
@@ -116,6 +120,9 @@ class Service:
             self.watch_health(unit)
         if vnode.slots is not before.slots:
             self.staging.changed(unit)
+            self.spawn(self.executor.firing.settle(unit))
+        if before.state in LIVE and vnode.state not in LIVE and vnode.state is not State.CRASHED:
+            self.executor.firing.disarm(unit)  # a crash is fenced first, which disarms it as well
         if vnode.false_alarms > before.false_alarms:
             log.write("warning", "false-alarm", vnode=unit.id, reason=before.reason)
         if (vnode.state, vnode.reason) != (before.state, before.reason):

@@ -895,6 +895,151 @@ struct kmb_break {
 	__u64 pa;
 };
 
+#define KMB_ARM_PIECES		8
+#define KMB_ARM_HELD_MAX	0x20000000	/* bytes of a vnode's pieces that kmb.ko keeps */
+#define KMB_FIRE_SILENCE_MAX	3600000		/* ms */
+#define KMB_FIRE_BRIDGE		(VN_BR_KMSG + VN_KMSG_SIZE)
+
+/**
+ * struct kmb_piece - part of the vnode that a fire starts
+ * @pa: where it lies when the vnode is started
+ * @size: bytes
+ * @data: user address of the bytes, which kmb.ko then keeps and puts there; 0 =
+ *	they are there already
+ * @sha256: of the bytes; nothing is done to the vnode unless all pieces agree
+ */
+struct kmb_piece {
+	__u64 pa;
+	__u64 size;
+	__u64 data;
+	__u8  sha256[32];
+};
+
+/**
+ * struct kmb_arm - KMB_ARM: what to start by itself when the daemon is silent
+ * @vnode: bound and started
+ * @npieces: valid entries of @piece
+ * @incarnation: that runs, and is watched
+ * @successor: incarnation of what is started
+ * @silence_ms: no watch tick of a daemon (vn_root_head.beat) for so long,
+ *	1..KMB_FIRE_SILENCE_MAX
+ * @limit_ms: silence of a layer of a CPU that has beaten before and is a failure
+ *	then, 0 = its silence is none.  Layers as in enum vn_layer
+ * @cookie: the daemon's own, KMB_FIRE tells it
+ * @region_base: where it is started: the vnode's own region, which no piece is
+ *	in yet, or another one, which is the vnode's afterwards
+ * @region_size: bytes
+ * @cr3: as in struct kmb_start; so are @entry and @rsi
+ * @entry: in the region
+ * @rsi: in the region
+ * @piece: a bridge at VN_OFF_BRIDGE of the region is among them; its start_tsc
+ *	and wall_ns are written at the fire
+ *
+ * Takes the place of what was armed before.  It fires once at most, and only
+ * while nobody owns the machine.  It ends when the vnode is parked, moved or
+ * unbound, and when the region is given to another vnode or cleared.
+ * -EBUSY while a fire of the vnode waits for KMB_SETTLE.
+ */
+struct kmb_arm {
+	__u32 vnode;
+	__u32 npieces;
+	__u32 incarnation;
+	__u32 successor;
+	__u32 silence_ms;
+	__u32 limit_ms[3];
+	__u64 cookie;
+	__u64 region_base;
+	__u64 region_size;
+	__u64 cr3;
+	__u64 entry;
+	__u64 rsi;
+	struct kmb_piece piece[KMB_ARM_PIECES];
+};
+
+/**
+ * enum kmb_fire_state - how far a vnode's fire is
+ * @KMB_F_NONE: not armed
+ * @KMB_F_ARMED: armed
+ * @KMB_F_FIRED: it was restarted
+ * @KMB_F_REFUSED: a piece had not its digest, or the region was taken: the vnode
+ *	was not touched
+ * @KMB_F_FAILED: its CPUs did not park, or did not start
+ */
+enum kmb_fire_state {
+	KMB_F_NONE, KMB_F_ARMED, KMB_F_FIRED, KMB_F_REFUSED, KMB_F_FAILED,
+};
+
+/**
+ * enum kmb_fire_cause - why it fired
+ * @KMB_C_NONE: it did not
+ * @KMB_C_RECORD: a crash record
+ * @KMB_C_IRQ: silence of a layer: VN_LAYER_IRQ
+ * @KMB_C_SCHED: VN_LAYER_SCHED
+ * @KMB_C_USER: VN_LAYER_USER
+ */
+enum kmb_fire_cause {
+	KMB_C_NONE, KMB_C_RECORD, KMB_C_IRQ, KMB_C_SCHED, KMB_C_USER,
+};
+
+/**
+ * struct kmb_fire - KMB_FIRE: a vnode's arming, or what became of it
+ * @vnode: (in)
+ * @state: enum kmb_fire_state
+ * @cause: enum kmb_fire_cause
+ * @cpu: index within the vnode of the CPU that was silent
+ * @incarnation: watched
+ * @successor: started
+ * @silence_ms: as armed
+ * @error: errno of KMB_F_REFUSED and KMB_F_FAILED
+ * @asked: 1 = its CPUs were asked for their registers by NMI
+ * @answered: bitmap of those that saved them at VN_BR_DEBUG_REGS
+ * @cookie: as armed
+ * @old_base: region that it left; the same as @region_base: nothing is left there
+ * @old_size: bytes
+ * @region_base: region in which it was, or will be, started
+ * @region_size: bytes
+ * @wall_ns: CLOCK_REALTIME at @seen_tsc
+ * @daemon_tsc: last watch tick of a daemon
+ * @fault_tsc: begin of the silence; of a crash record, when it was first seen
+ * @seen_tsc: believed
+ * @fenced_tsc: all CPUs parked
+ * @captured_tsc: what the successor overwrites was kept
+ * @loaded_tsc: the successor is in its region
+ * @started_tsc: before its first SIPI
+ * @data: (in) user address for what was kept, 0 = not wanted
+ * @size: (in) room there, (out) bytes kept: KMB_FIRE_BRIDGE bytes of the
+ *	predecessor's bridge, then the RAM of its low slot
+ *
+ * Stays until KMB_SETTLE, or, but for KMB_F_FIRED, the next KMB_ARM.
+ */
+struct kmb_fire {
+	__u32 vnode;
+	__u32 state;
+	__u32 cause;
+	__u32 cpu;
+	__u32 incarnation;
+	__u32 successor;
+	__u32 silence_ms;
+	__u32 error;
+	__u32 asked;
+	__u32 answered;
+	__u64 cookie;
+	__u64 old_base;
+	__u64 old_size;
+	__u64 region_base;
+	__u64 region_size;
+	__u64 wall_ns;
+	__u64 daemon_tsc;
+	__u64 fault_tsc;
+	__u64 seen_tsc;
+	__u64 fenced_tsc;
+	__u64 captured_tsc;
+	__u64 loaded_tsc;
+	__u64 started_tsc;
+	__u64 data;
+	__u64 size;
+};
+
 /**
  * struct kmb_event - read() of /dev/kmb gives as many of these as fit
  * @vnode: who rang
@@ -909,7 +1054,7 @@ struct kmb_event {
 	__u64 last_tsc;
 };
 
-/* Observers (O_RDONLY) may INFO, CPUS, QUERY, poll, read and map read-only.
+/* Observers (O_RDONLY) may INFO, CPUS, QUERY, FIRE, poll, read and map read-only.
  * CONTROL wants O_RDWR; POKE, BREAK and NMI want control of the vnode.  All else wants the owner: O_RDWR and KMB_CLAIM, one at a time, until its
  * last descriptor and mapping is gone.  Vnodes run on without an owner. */
 #define KMB_INFO	_IOR(KMB_IOC, 1, struct vn_root_info)
@@ -930,6 +1075,10 @@ struct kmb_event {
 /* The vnode that may read the root's memory and watches it, 0 = none: while it
  * runs, a panic of the root leaves the machine as it is, whatever panic= says. */
 #define KMB_SUCCESSOR	_IOW(KMB_IOC, 24, __u32)
+#define KMB_ARM		_IOW(KMB_IOC, 28, struct kmb_arm)
+#define KMB_DISARM	_IOW(KMB_IOC, 29, __u32)
+#define KMB_FIRE	_IOWR(KMB_IOC, 30, struct kmb_fire)
+#define KMB_SETTLE	_IOW(KMB_IOC, 31, __u32)	/* what fired is recorded elsewhere: forget it */
 
 /* --- 5. /dev/vnode (in a vnode) --- */
 

@@ -31,6 +31,8 @@ static int claim_range(const struct kmb_range *range)
 		rc = -EBUSY;
 	else
 		clearing = *range;
+	if (!rc)
+		kmb_disarm_memory(range->base, range->size, 0);
 	mutex_unlock(&kmb_lock);
 	return rc;
 }

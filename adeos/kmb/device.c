@@ -10,18 +10,12 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/pid.h>
 #include <linux/poll.h>
-#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/tsc.h>
 
 #include "vn_lapic.h"
-
-/* guarded by kmb_lock */
-static struct file *owner;
-static struct pid *owner_pid;
 
 /**
  * struct reader - one open file
@@ -58,7 +52,7 @@ static int do_info(struct file *file, union argument *a)
 	a->info.tsc_khz = tsc_khz;
 	a->info.boot_apicid = per_cpu(x86_cpu_to_apicid, 0);
 	a->info.ncpus = kmb_cpus_count();
-	a->info.owner_pid = owner_pid ? pid_vnr(owner_pid) : 0;
+	a->info.owner_pid = kmb_owner_pid_here();
 	a->info.tsc = rdtsc();
 	return 0;
 }
@@ -72,18 +66,7 @@ static int do_cpus(struct file *file, union argument *a)
 
 static int do_claim(struct file *file, union argument *a)
 {
-	if (!(file->f_mode & FMODE_WRITE))
-		return -EACCES;
-	if (owner == file)
-		return 0;
-	if (owner) {
-		pr_info("process %d may not claim the vnodes: process %d has them\n",
-			task_tgid_nr(current), pid_nr(owner_pid));
-		return -EBUSY;
-	}
-	owner = file;
-	owner_pid = get_pid(task_tgid(current));
-	return 0;
+	return kmb_owner_claim(file);
 }
 
 static int do_bind(struct file *file, union argument *a)
@@ -141,6 +124,17 @@ static int do_break(struct file *file, union argument *a)
 	return kmb_control_break(&a->breakpoint);
 }
 
+static int do_disarm(struct file *file, union argument *a)
+{
+	kmb_disarm(a->vnode);
+	return 0;
+}
+
+static int do_settle(struct file *file, union argument *a)
+{
+	return kmb_settle(a->vnode);
+}
+
 static int do_successor(struct file *file, union argument *a)
 {
 	return kmb_last_successor(a->vnode);
@@ -169,6 +163,8 @@ static const struct command {
 	{ KMB_POKE, do_poke, HOLDER },
 	{ KMB_BREAK, do_break, HOLDER },
 	{ KMB_SUCCESSOR, do_successor, OWNER },
+	{ KMB_DISARM, do_disarm, OWNER },
+	{ KMB_SETTLE, do_settle, OWNER },
 };
 
 static const struct command *find_command(unsigned int number)
@@ -189,9 +185,9 @@ static bool may(const struct file *file, const struct command *c, u32 vnode)
 		return true;
 	case HOLDER:
 		return kmb_control_held(file, vnode) ||
-		       (owner == file && c->number == KMB_NMI);
+		       (kmb_owns(file) && c->number == KMB_NMI);
 	}
-	return owner == file;
+	return kmb_owns(file);
 }
 
 static int run_locked(struct file *file, const struct command *c, union argument *a)
@@ -205,23 +201,13 @@ static int run_locked(struct file *file, const struct command *c, union argument
 	return rc;
 }
 
-static bool is_owner(struct file *file)
-{
-	bool mine;
-
-	mutex_lock(&kmb_lock);
-	mine = owner == file;
-	mutex_unlock(&kmb_lock);
-	return mine;
-}
-
 static long clear_memory(struct file *file, void __user *p)
 {
 	struct kmb_range range;
 
 	if (copy_from_user(&range, p, sizeof(range)))
 		return -EFAULT;
-	return is_owner(file) ? kmb_clear(&range) : -EACCES;
+	return kmb_is_owner(file) ? kmb_clear(&range) : -EACCES;
 }
 
 static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
@@ -231,8 +217,14 @@ static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
 	union argument *a;
 	long rc = 0;
 
-	if (number == KMB_CLEAR)
+	switch (number) {
+	case KMB_CLEAR:
 		return clear_memory(file, p);
+	case KMB_ARM:
+		return kmb_arm(file, p);
+	case KMB_FIRE:
+		return kmb_fire_tell(p);
+	}
 	c = find_command(number);
 	if (!c)
 		return -ENOTTY;
@@ -270,7 +262,7 @@ static int kmb_mmap(struct file *file, struct vm_area_struct *vma)
 	if (vma->vm_pgoff >> (BITS_PER_LONG - PAGE_SHIFT) ||
 	    !kmb_memory_mappable((u64)vma->vm_pgoff << PAGE_SHIFT, size))
 		return -EPERM;
-	if (!is_owner(file)) {
+	if (!kmb_is_owner(file)) {
 		if (vma->vm_flags & VM_WRITE)
 			return -EACCES;
 		forbid_writing(vma);
@@ -297,11 +289,7 @@ static int kmb_release(struct inode *inode, struct file *file)
 {
 	mutex_lock(&kmb_lock);
 	kmb_control_closed(file);
-	if (owner == file) {
-		owner = NULL;
-		put_pid(owner_pid);
-		owner_pid = NULL;
-	}
+	kmb_owner_closed(file);
 	mutex_unlock(&kmb_lock);
 	kfree(file->private_data);
 	return 0;

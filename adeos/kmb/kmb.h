@@ -77,6 +77,8 @@ struct kmb_vnode {
 /* vnode.c: binding */
 extern struct mutex kmb_lock;
 struct kmb_vnode *kmb_vnode_find(u32 id);
+int kmb_vnode_check_memory(const struct kmb_bind *bind);
+bool kmb_vnode_is_table(const struct kmb_vnode *v, u64 pa);
 int kmb_vnode_bind(struct kmb_bind *bind);
 int kmb_vnode_unbind(u32 id);
 int kmb_vnode_query(struct kmb_bind *bind);
@@ -117,6 +119,26 @@ void kmb_elcr_exit(void);
 int kmb_last_init(void);
 void kmb_last_exit(void);
 int kmb_last_successor(u32 vnode);
+
+/* arm.c, fire.c: restarting a vnode without a daemon; under kmb_lock but for init, exit, kmb_arm
+ * and kmb_fire_tell */
+void kmb_arm_exit(void);
+int kmb_fire_init(void);
+void kmb_fire_exit(void);
+long kmb_arm(struct file *file, void __user *p);
+long kmb_fire_tell(void __user *p);
+int kmb_settle(u32 vnode);
+void kmb_disarm(u32 vnode);
+void kmb_disarm_memory(u64 base, u64 size, u32 vnode);
+
+/* owner.c: one open file that acts; under kmb_lock but for the first */
+bool kmb_is_owner(const struct file *file);	/* takes kmb_lock */
+bool kmb_owns(const struct file *file);
+pid_t kmb_owner_pid(void);			/* 0 = nobody owns the machine */
+pid_t kmb_owner_pid_here(void);
+void kmb_owner_kill(void);
+int kmb_owner_claim(struct file *file);
+void kmb_owner_closed(const struct file *file);
 
 /* device.c: /dev/kmb */
 int kmb_device_init(void);

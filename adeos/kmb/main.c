@@ -30,6 +30,9 @@ static int __init kmb_init(void)
 	rc = kmb_last_init();
 	if (rc)
 		goto no_last;
+	rc = kmb_fire_init();
+	if (rc)
+		goto no_fire;
 	rc = kmb_device_init();
 	if (rc) {
 		pr_err("cannot make /dev/kmb: %d\n", rc);
@@ -42,6 +45,8 @@ static int __init kmb_init(void)
 	return 0;
 
 no_device:
+	kmb_fire_exit();
+no_fire:
 	kmb_last_exit();
 no_last:
 	kmb_cpus_exit();
@@ -53,6 +58,7 @@ no_cpus:
 static void __exit kmb_exit(void)
 {
 	kmb_device_exit();
+	kmb_fire_exit();
 	kmb_last_exit();
 	kmb_control_exit();
 	kmb_vnode_exit();

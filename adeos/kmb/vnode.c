@@ -69,7 +69,7 @@ bool kmb_vnode_running_in(u64 base, u64 size)
 	return false;
 }
 
-static int check_memory(const struct kmb_bind *b)
+int kmb_vnode_check_memory(const struct kmb_bind *b)
 {
 	u32 i;
 
@@ -124,6 +124,7 @@ static int move(struct kmb_vnode *v, const struct kmb_bind *b, void *page)
 
 static void forget(struct kmb_vnode *v)
 {
+	kmb_disarm(v->id);
 	kmb_portal_close(v->id);
 	kmb_cpus_unbind(v->cpu, v->ncpus);
 	memunmap(v->page);
@@ -186,7 +187,7 @@ int kmb_vnode_bind(struct kmb_bind *b)
 	if (b->vnode == 0 || b->vnode >= VN_MAX_VNODES || b->ncpus == 0 ||
 	    b->ncpus > VN_MAX_CPUS)
 		return -EINVAL;
-	rc = check_memory(b);
+	rc = kmb_vnode_check_memory(b);
 	if (rc)
 		return rc;
 	page = memremap(b->slot_base, PAGE_SIZE, MEMREMAP_WB);
@@ -198,6 +199,9 @@ int kmb_vnode_bind(struct kmb_bind *b)
 		memunmap(page);
 		return rc;
 	}
+	/* of itself: what was armed was for where it was */
+	kmb_disarm(b->vnode);
+	kmb_disarm_memory(b->region_base, b->region_size, 0);
 	fill(&vnodes[b->vnode], b);
 	return 0;
 }
@@ -231,7 +235,7 @@ static bool may_start(const struct kmb_vnode *v)
 }
 
 /* Page tables that the CPU reaches from real mode: in the slot, behind the trampoline. */
-static bool is_table(const struct kmb_vnode *v, u64 pa)
+bool kmb_vnode_is_table(const struct kmb_vnode *v, u64 pa)
 {
 	return PAGE_ALIGNED(pa) && pa >= v->slot_base + PAGE_SIZE &&
 	       pa < v->slot_base + v->slot_size;
@@ -246,7 +250,7 @@ int kmb_vnode_start(struct kmb_start *s)
 		return -EINVAL;
 	if (!v)
 		return -ENOENT;
-	if (!is_table(v, s->cr3) ||
+	if (!kmb_vnode_is_table(v, s->cr3) ||
 	    s->entry < v->region_base || s->entry >= v->region_base + v->region_size ||
 	    s->rsi < v->region_base || s->rsi >= v->region_base + v->region_size)
 		return -EINVAL;
@@ -261,7 +265,7 @@ int kmb_vnode_start(struct kmb_start *s)
 /* And a jump into the kernel half. */
 static bool is_resumable(const struct kmb_vnode *v, const struct kmb_resume *r)
 {
-	return is_table(v, r->cr3) && !(r->cr4 & ~(u64)(X86_CR4_PAE | X86_CR4_LA57)) && (r->cr4 & X86_CR4_PAE) &&
+	return kmb_vnode_is_table(v, r->cr3) && !(r->cr4 & ~(u64)(X86_CR4_PAE | X86_CR4_LA57)) && (r->cr4 & X86_CR4_PAE) &&
 	       r->entry >> 56 == 0xff;
 }
 
@@ -294,6 +298,7 @@ int kmb_vnode_park(struct kmb_park *p)
 	if (!v)
 		return -ENOENT;
 	kmb_control_drop(v);
+	kmb_disarm(v->id);
 	rc = kmb_startup_park(v, p->timeout_ms, &p->parked, &p->tsc);
 	update_pin(v);
 	return rc;

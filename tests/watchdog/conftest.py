@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from adeos.bridge import RootBridge
 from adeos.fake import FakeMachine
 from crashdump.store import IncidentStore
 from watchdog import daemon
@@ -124,7 +125,28 @@ class Rig:
                 if number not in self.mute:
                     vnode.beat()
 
+    def root(self) -> RootBridge:
+        """As the daemon writes it."""
+        self.machine.claim()
+        try:
+            return RootBridge.open(self.machine, writable=True)
+        finally:
+            self.machine.close()
+
+    def start_and_kill(self, seconds: float) -> None:
+        """A daemon that is killed so long after it opened the machine, ready or not."""
+        self._loop = None
+        self._launch()
+        self.until(lambda: self._loop is not None, "a daemon")
+        time.sleep(seconds)
+        self.kill()
+
     def start(self) -> Rig:
+        self._launch()
+        self.until(self._answers, "the daemon answers")
+        return self
+
+    def _launch(self) -> None:
         def open_machine(_config: object) -> Any:
             if self.machine.info().owner_pid:
                 return OpenedAgain(self.machine)
@@ -144,8 +166,6 @@ class Rig:
             self._beater.start()
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
-        self.until(self._answers, "the daemon answers")
-        return self
 
     def _answers(self) -> bool:
         assert self.code is None, "the daemon ended"

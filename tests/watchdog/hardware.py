@@ -38,6 +38,11 @@ CALLS = frozenset(
         "clear",
         "claim",
         "successor",
+        "arm",
+        "disarm",
+        "fire",
+        "fire_kept",
+        "settle",
     ]
 )
 
@@ -135,7 +140,7 @@ class Hardware(FakeMachine):
             return None
         if name == "info":
             return super().info()._replace(owner_pid=self.owner_pid)
-        if name not in ("cpus", "query") and self.owner is not peer:
+        if name not in ("cpus", "query", "fire", "fire_kept") and self.owner is not peer:
             raise OwnerError("this process does not own the machine", "claim it first")
         if name == "start":
             self.starts.append(args[0])
