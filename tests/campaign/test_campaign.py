@@ -160,3 +160,15 @@ def test_page_without_an_escape() -> None:
     text = page([good | {"shot": k} for k in range(300)], seed=4, wanted=300)
     assert "**300 of 300 faults contained: with 95 % confidence at least 99.01% are.**" in text
     assert "## Escapes\nNone." in text
+
+
+def test_page_tells_what_became_of_what_cannot_be_contained() -> None:
+    good = record("PANIC", incident()) | {"escapes": [], "misses": []}
+    gone = {"outside": "TRIPLE_FAULT", "machine": "is gone"}
+    seen = {"outside": "STRAY_INIT", "states": {"1": "running", "2": "booting"}, "root": ["a | b"],
+            "incidents": [[2, "irqhang"]]}  # fmt: skip
+    text = page([good, gone, seen], seed=4, wanted=1)
+    assert "Tried: the whole machine is gone." in text
+    noticed = "Tried: noticed irqhang of vnode 2; afterwards vnode 1 running, vnode 2 booting"
+    assert f"{noticed}; the root: a / b." in text
+    assert "Not tried." in text
