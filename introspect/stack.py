@@ -173,11 +173,13 @@ def _rule(kernel: Kernel, state: _State) -> Entry:
     if state.ip == 0:
         return NULL_CALL
     entry = kernel.orc.find(state.ip if state.exact else state.ip - 1)
-    if entry is not None:
+    if entry is not None and entry.step is not Step.UNDEFINED:
         return entry
     jumped = state.exact and state.saved is not None
     if jumped and not kernel.is_text(state.ip) and kernel.is_text(kernel.u64(state.sp)):
         return NULL_CALL  # a wild jump: the return address is still on top of the stack
+    if entry is not None:
+        return entry
     if state.ip < 1 << 47 or not state.bp:
         if jumped:
             return NULL_CALL

@@ -179,9 +179,20 @@ def own_cache(
     monkeypatch.setenv("VNODE_DEBUG_CACHE", str(place))
 
 
+@pytest.fixture(scope="module")
+def guest(busy_guest: Guest) -> Iterator[Guest]:
+    """A running kernel for all tests that leave it as they found it: running, with its shell.
+
+    It is stopped between modules: what other tests measure has the host's CPUs.
+    """
+    busy_guest.qmp("cont")
+    yield busy_guest
+    busy_guest.qmp("stop")
+
+
 @pytest.fixture(scope="session")
-def guest() -> Iterator[Guest]:
-    """A running kernel for all tests that leave it as they found it: running, with its shell."""
+def busy_guest() -> Iterator[Guest]:
+    """The machine of `guest`."""
     noise = b"while :; do cat /proc/uptime >/dev/null; done\n"
     with (
         tempfile.TemporaryDirectory(prefix="rsp-") as name,  # short: sockets live here
