@@ -39,7 +39,10 @@ def type_into(vnodes: Vnodes, vnode: int, line: bytes) -> None:
 
 
 def seen_after(vnodes: Vnodes, number: int) -> dict[str, Any]:
-    """The first incident of vnode 2 later than `number`; asked seldom, for that starves the dump's writer."""
+    """The first incident of vnode 2 later than `number`.
+
+    Asked seldom, for that starves the dump's writer.
+    """
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         later = [i for i in vnodes.json("incidents", "--vnode", "2") if i["id"] > number]

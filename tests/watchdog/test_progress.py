@@ -19,9 +19,9 @@ pytestmark = pytest.mark.box
 
 
 def seen(raw: Path, words: str, stall: float, hung: float) -> str:
-    """What Progress says once it says `words`, or at the end of a minute."""
+    """What Progress says once it says `words`, or at the end of two minutes."""
     progress = Progress(Kernel.find(open_image(raw), live=True), stall, hung)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while words not in (text := progress.late(time.monotonic())) and time.monotonic() < end:
         time.sleep(0.5)
     return text
