@@ -35,13 +35,13 @@ FAULT(RESET_PORTS)
 
 FAULT(WILD_WRITE_OUTSIDE)
 {
-	void *there = memremap(outside, SZ_512M, MEMREMAP_WB);
+	void *there = memremap(outside, SZ_16M, MEMREMAP_WB);
 
 	if (!there) {
 		pr_err("cannot map %#lx\n", outside);
 		return;
 	}
-	memset(there, 0xcc, SZ_512M);
+	memset(there, 0xcc, SZ_16M);
 	memunmap(there);
 }
 

@@ -103,10 +103,21 @@ def overwrite(place: abi.Range, value: int) -> None:
             view[place.base - start : place.end - start] = bytes([value]) * place.size
 
 
+def _memory(kind: str) -> list[tuple[int, int]]:
+    """(start, end) of the pieces of memory of this kind."""
+    pieces = [line.split(" : ") for line in Path("/proc/iomem").read_text().splitlines()]
+    found = [at.strip().split("-") for at, what in pieces if what == kind]
+    return [(int(start, 16), int(end, 16) + 1) for start, end in found]
+
+
 def _reserved_ends() -> set[int]:
     """Where each piece of memory ends that the root's kernel leaves alone."""
-    pieces = [line.split(" : ") for line in Path("/proc/iomem").read_text().splitlines()]
-    return {int(at.split("-")[1], 16) + 1 for at, what in pieces if what == "Reserved"}
+    return {end for _, end in _memory("Reserved")}
+
+
+def code_of_the_root() -> int:
+    """Physical address of the root's kernel."""
+    return _memory("Kernel code")[0][0]
 
 
 def _link(file: Path) -> str:

@@ -29,7 +29,7 @@ from crashdump.store import IncidentStore
 from tests.campaign.catalogue import BY_NAME, End, Fault, How
 from tests.campaign.judge import judge
 from tests.campaign.plan import Shot, shot
-from tests.campaign.root import Root, overwrite
+from tests.campaign.root import Root, code_of_the_root, overwrite
 from watchdog import paths
 from watchdog.client import Client
 from watchdog.errors import WatchdogError
@@ -43,7 +43,6 @@ ANALYSED_S = 240.0
 QUIET_S = 3.0  # a vnode that is to stay is watched for so long
 EITHER_S = 8.0
 DRAIN = 25
-ROOT_TEXT = 16 << 20  # where the root's kernel and its memory lie
 TROUBLE = (WatchdogError, AdeosError, AssertionError, OSError, ValueError)
 LOAD = "(while sleep 0.05; do head -c 65536 /dev/urandom | sha256sum >/dev/null; done)&"
 READY = b"campaign: ready"
@@ -447,7 +446,10 @@ def beyond(campaign: Campaign, name: str) -> None:
     first, second = campaign.vnodes[:2]
     for vnode in campaign.vnodes:
         campaign.until(lambda v=vnode: campaign.prepared(v), READY_S, [])
-    aims = {"WILD_WRITE_OUTSIDE": ROOT_TEXT, "STRAY_INIT": second}  # APIC id = CPU in the box
+    aims = {
+        "WILD_WRITE_OUTSIDE": code_of_the_root(),
+        "STRAY_INIT": second,
+    }  # APIC id = CPU in the box
     before = campaign.last_incident()
     parameter = "/sys/module/vnode_faults/parameters/outside"
     aim = aims.get(name, 1)
