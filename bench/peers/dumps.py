@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Making a dump out of a kernel's memory: ours, and makedumpfile's filter and compression.
+
+python -m bench.peers.dumps RAM CORE OUT    # ours: CORE has the registers
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from bench.peers.guest import MIB, stored
+from bench.peers.table import NotHere, Take
+from bench.peers.triage import timed
+from crashdump import vmcore
+from crashdump.facts import Segment, find
+from crashdump.notes import CpuState
+from introspect.elfcore import ElfMemory
+from introspect.memory import map_file, open_image
+
+WAYS = {"-l": "lzo", "-c": "zlib", "-z": "zstd"}
+
+
+def write(ram: str, core: str, out: str) -> None:
+    """As the dump worker writes it: from a mapping of the memory."""
+    from bench.introspect import REGISTERS
+
+    view = memoryview(map_file(Path(ram))[0])
+    segments = [Segment(0, view[:0xA0000]), Segment(0x100000, view[0x100000:])]
+    memory = open_image(core)
+    registers = memory.registers if isinstance(memory, ElfMemory) else []
+    cpus = [CpuState(number, REGISTERS.unpack(raw)) for number, raw in enumerate(registers)]
+    vmcore.write(Path(out), segments, cpus, find(segments))
+
+
+def ours(ram: Path, core: Path, out: Path) -> Take:
+    out.unlink(missing_ok=True)
+    command: list[str | Path] = [sys.executable, "-m", "bench.peers.dumps", ram, core, out]
+    return {**timed(command, {}, []), "MiB": stored(out) / MIB}
+
+
+def makedumpfile(vmcore: Path, out: Path, way: str) -> Take:
+    """Of our vmcore: QEMU's file has no VMCOREINFO, without which it wants debuginfo."""
+    out.unlink(missing_ok=True)
+    try:
+        took = timed(["makedumpfile", "-d", "31", way, vmcore, out], {}, [])
+    except FileNotFoundError:
+        raise NotHere("makedumpfile is not installed") from None
+    except RuntimeError as error:
+        if "not support" in str(error) or "invalid" in str(error) or "disabled" in str(error):
+            raise NotHere(f"this makedumpfile was built without {WAYS[way]}") from None
+        raise
+    return {**took, "MiB": stored(out) / MIB}
+
+
+def contenders(ram: Path, core: Path, vmcore: Path) -> dict[str, Callable[[], Take]]:
+    """A measurement by name of each; the first is ours and writes `vmcore`."""
+    out = vmcore.with_name("filtered")
+    found: dict[str, Callable[[], Take]] = {
+        "**ours**: all of the memory, holes for zero pages": partial(ours, ram, core, vmcore)
+    }
+    for way, name in WAYS.items():
+        found[f"`makedumpfile -d 31 {way}` ({name})"] = partial(makedumpfile, vmcore, out, way)
+
+    def both() -> Take:
+        first, second = ours(ram, core, vmcore), makedumpfile(vmcore, out, "-l")
+        total = {key: first[key] + second[key] for key in ("s", "CPU")}
+        peak = max(first["peak"], second["peak"])
+        return {**total, "peak": peak, "MiB": second["MiB"]}
+
+    found["**ours**, then `makedumpfile -d 31 -l` of it"] = both
+    return found
+
+
+if __name__ == "__main__":
+    write(*sys.argv[1:])
