@@ -7,12 +7,11 @@ python -m bench.peers.dumps RAM CORE OUT    # ours: CORE has the registers
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from bench.peers.guest import MIB, stored
-from bench.peers.table import NotHere, Take
+from bench.peers.table import Contender, NotHere, Take
 from bench.peers.triage import timed
 from crashdump import vmcore
 from crashdump.facts import Segment, find
@@ -55,14 +54,9 @@ def makedumpfile(vmcore: Path, out: Path, way: str) -> Take:
     return {**took, "MiB": stored(out) / MIB}
 
 
-def contenders(ram: Path, core: Path, vmcore: Path) -> dict[str, Callable[[], Take]]:
-    """A measurement by name of each; the first is ours and writes `vmcore`."""
+def contenders(ram: Path, core: Path, vmcore: Path) -> list[Contender]:
+    """The first is ours and writes `vmcore`, which the others read."""
     out = vmcore.with_name("filtered")
-    found: dict[str, Callable[[], Take]] = {
-        "**ours**: all of the memory, holes for zero pages": partial(ours, ram, core, vmcore)
-    }
-    for way, name in WAYS.items():
-        found[f"`makedumpfile -d 31 {way}` ({name})"] = partial(makedumpfile, vmcore, out, way)
 
     def both() -> Take:
         first, second = ours(ram, core, vmcore), makedumpfile(vmcore, out, "-l")
@@ -70,8 +64,20 @@ def contenders(ram: Path, core: Path, vmcore: Path) -> dict[str, Callable[[], Ta
         peak = max(first["peak"], second["peak"])
         return {**total, "peak": peak, "MiB": second["MiB"]}
 
-    found["**ours**, then `makedumpfile -d 31 -l` of it"] = both
-    return found
+    return [
+        Contender(
+            "ours", "**ours**: all memory, zero pages as holes", partial(ours, ram, core, vmcore)
+        ),
+        *(
+            Contender(
+                "makedumpfile",
+                f"`makedumpfile -d 31 {way}` ({name}) of that file",
+                partial(makedumpfile, vmcore, out, way),
+            )
+            for way, name in WAYS.items()
+        ),
+        Contender("ours", "**ours**, then `makedumpfile -d 31 -l`: from memory to the same", both),
+    ]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Line(name, takes), Table(columns, lines), page(tables, facts) -> Markdown
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +17,14 @@ Take = dict[str, float]
 
 class NotHere(Exception):
     """A peer cannot be measured on this machine; the text says why."""
+
+
+class Contender(NamedTuple):
+    """Who is measured: a word for the command line, what the page says, one take."""
+
+    key: str
+    name: str
+    measure: Callable[[], Take]
 
 
 class Column(NamedTuple):

@@ -12,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from bench.peers.table import NotHere, Take
+from bench.peers.table import Contender, NotHere, Take
 from introspect.kernel import Kernel
 from introspect.memory import open_image
 
 HERE = Path(__file__).resolve().parents[2]
 Command = Sequence[str | Path]
-PROOF = (b"sysrq_handle_crash",)
+PROOF = b"sysrq_handle_crash"
 LOG = b"Kernel panic - not syncing"
 
 
@@ -61,11 +62,10 @@ def timed(command: Command, environment: dict[str, str], proof: Sequence[bytes])
 def crash(dump: str, vmlinux: str) -> None:
     from tests.crashdump.oracle import crash_command
 
-    with tempfile.NamedTemporaryFile("w", suffix=".crash") as script:
-        script.write("bt -a\nlog\nquit\n")
-        script.flush()
-        command = [*crash_command(), "-s", "-i", script.name, vmlinux, dump]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    script = Path(f"{dump}.crash")
+    script.write_text("bt -a\nlog\nquit\n")
+    command = [str(word) for word in crash_command()]
+    os.execvp(command[0], [*command, "-s", "-i", str(script), vmlinux, dump])
 
 
 def drgn(dump: str, vmlinux: str) -> None:
@@ -89,34 +89,32 @@ def gdb(dump: str, vmlinux: str) -> None:
     os.execvp("gdb", command)
 
 
-def contenders(dump: Path, cold: Path, warm: Path) -> dict[str, Callable[[], Take]]:
-    """A measurement by name of each; the first is ours.  `warm` is a cache that stays."""
+def contenders(dump: Path) -> list[Contender]:
+    """The first is ours; its cache, and what crash reads, lie beside the dump."""
+    warm = dump.with_name("cache")
+    warm.mkdir()
     python = sys.executable
     analyze: list[str | Path] = [python, HERE / "vnode_debug.py", "analyze", dump]
     parts = [word for part in ("reason", "backtrace", "cpus", "log") for word in ("-M", part)]
 
-    def ours(command: Command, cache: Path, *, empty: bool = False) -> Take:
-        with tempfile.TemporaryDirectory(dir=cold) as fresh:
-            place = fresh if empty else str(cache)
-            return timed(command, {"VNODE_DEBUG_CACHE": place}, [*PROOF, LOG])
+    def ours(more: Sequence[str], empty: bool) -> Take:
+        with tempfile.TemporaryDirectory() as fresh:
+            cache = fresh if empty else str(warm)
+            return timed([*analyze, *more], {"VNODE_DEBUG_CACHE": cache}, [PROOF, LOG])
 
     def theirs(kind: str) -> Take:
         command: list[str | Path] = [python, "-m", "bench.peers.triage", kind, dump]
         command.append(debuginfo(dump))
-        return timed(command, {}, PROOF if kind == "gdb" else [*PROOF, LOG])
+        return timed(command, {}, [PROOF] if kind == "gdb" else [PROOF, LOG])
 
-    return {
-        "**ours**, the same parts, no debuginfo": lambda: ours([*analyze, *parts], warm),
-        "**ours**, the same parts, first look at this kernel": lambda: ours(
-            [*analyze, *parts], warm, empty=True
-        ),
-        "**ours**, all of `analyze`: also locks, hung tasks, run queues, RCU, memory, all tasks": (
-            lambda: ours(analyze, warm)
-        ),
-        "crash, debuginfo": lambda: theirs("crash"),
-        "drgn, debuginfo": lambda: theirs("drgn"),
-        "gdb, debuginfo; no log: it knows no kernel": lambda: theirs("gdb"),
-    }
+    return [
+        Contender("ours", "**ours**, the same parts", partial(ours, parts, False)),
+        Contender("ours", "**ours**, the same, a kernel new to it", partial(ours, parts, True)),
+        Contender("ours", "**ours**, all of `analyze`", partial(ours, [], False)),
+        Contender("crash", "crash", partial(theirs, "crash")),
+        Contender("drgn", "drgn", partial(theirs, "drgn")),
+        Contender("gdb", "gdb, stacks only: it has no word for the log", partial(theirs, "gdb")),
+    ]
 
 
 def debuginfo(dump: Path) -> str:
