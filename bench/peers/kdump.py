@@ -20,7 +20,8 @@ from bench.rsp_guest import READY, running
 from box.cpio import Archive
 
 NAME = "kdump (`makedumpfile -c -d 31`), then reboot"
-RESERVED = "128M"
+RESERVED = "crashkernel=128M"
+SMALL_MIB = 512  # below it a kernel in a place at random leaves no 128 MiB in one piece
 DISK = ["virtio_pci", "virtio_blk"]
 CRASH_INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
@@ -35,6 +36,7 @@ CMDLINE = f"{WORDS} console=ttyS0 quiet irqpoll nr_cpus=1 reset_devices panic=-1
 ARM = (
     "for m in /later/*.ko; do busybox insmod $m; done; busybox mkdir /k; cd /k;"
     f" busybox cpio -i </dev/vda; ./kexec_load vmlinuz initrd '{CMDLINE}' && echo KDUMP''-ARMED"
+    " || busybox dmesg | busybox grep -i crash"
 )
 
 
@@ -93,7 +95,7 @@ def measure(place: Path, mebibytes: int) -> Take:
         bare=True,
         cpus=1,
         memory=mebibytes << 20,
-        append=f"{WORDS} crashkernel={RESERVED}",
+        append=f"{WORDS} {RESERVED}" + (" nokaslr" if mebibytes < SMALL_MIB else ""),
         patience=PATIENCE_S,
         extra=later,
         more=more,

@@ -111,12 +111,13 @@ def daemon() -> Iterator[Libvirt]:
 
 def _user(at: Path) -> tuple[list[str], list[str]]:
     """The words before a command that make its user the daemon's, and those for its namespace."""
+    leash = ["setpriv", "--pdeathsig=KILL"]
     if os.getuid():
-        return [], []
+        return leash, []
     for path in (at, *at.rglob("*")):
         shutil.chown(path, "nobody", "nogroup")
-    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-    return user, ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    user = [*leash, "--reuid=nobody", "--regid=nogroup", "--clear-groups"]  # undoes --kill-child
+    return user, [*leash, "unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
 
 
 def _wait(path: Path, process: subprocess.Popen[bytes]) -> None:

@@ -124,7 +124,7 @@ def test_the_config_of_the_box_is_one(mode: str, tmp_path: Path) -> None:
     path.write_text(text)
     found = config.load(path)
     assert found.watch.hold is (mode == "hold")
-    assert found.vnodes[0].memory.size == 4 * GIB
+    assert found.vnode[0].span.size == 4 * GIB
 
 
 def test_the_figures_of_an_incident() -> None:
