@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def versions() -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items() if version)
 
 
-def facts(plan: run.Plan) -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """What the page says of the run."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     git = ["git", "-C", str(cache.REPOSITORY), "rev-parse", "--short", "HEAD"]
@@ -89,24 +90,33 @@ def facts(plan: run.Plan) -> dict[str, Any]:
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30,
         "commit": done.stdout.strip() if done else "",
         "versions": versions(),
-        "low": f"{min(plan.loads, default=0):.1f}",
-        "high": f"{max(plan.loads, default=0):.1f}",
-        "n": plan.n,
     }
 
 
-def save(facts: dict[str, Any], found: Found) -> None:
+def kept() -> Found:
+    """The tables of earlier runs."""
+    try:
+        rows = json.loads(RESULTS.read_bytes())["tables"]
+    except (OSError, ValueError, LookupError):
+        return []
+    return [(part, from_json(table)) for part, table in rows]
+
+
+def save(found: Found) -> None:
+    """Keeps tables in place of those of the same part and title."""
+    names = {(part, table.title) for part, table in found}
+    merged = [one for one in kept() if (one[0], one[1].title) not in names] + found
+    merged.sort(key=lambda one: PARTS.index(one[0]))
     HOME.mkdir(parents=True, exist_ok=True)
-    rows = [[heading, table.json()] for heading, table in found]
-    cache.write_atomically(RESULTS, json.dumps({"facts": facts, "tables": rows}).encode())
+    rows = [[part, table.json()] for part, table in merged]
+    cache.write_atomically(RESULTS, json.dumps({"facts": facts(), "tables": rows}).encode())
 
 
 def write_page() -> None:
     """docs/benchmarks.md out of build/bench/results.json."""
-    kept = json.loads(RESULTS.read_bytes())
-    found = [(SECTIONS[part][0], from_json(table)) for part, table in kept["tables"]]
-    sections = dict(SECTIONS.values())
-    text = page(INTRO.format(**kept["facts"]), sections, found)
+    about = json.loads(RESULTS.read_bytes())["facts"]
+    found = [(SECTIONS[part][0], table) for part, table in kept()]
+    text = page(INTRO.format(**about), dict(SECTIONS.values()), found)
     cache.write_atomically(PAGE, text.encode(), 0o644)
     print(f"bench: {PAGE}", file=sys.stderr)
 
@@ -118,7 +128,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=PARTS, help="only this (repeatable)")
     parser.add_argument("--peer", action="append", default=[], help="only this (repeatable)")
     parser.add_argument("--sizes", default="", help="MiB of the guests (256,1024,4096)")
-    parser.add_argument("--page", action="store_true", help="the page anew from the last results")
+    parser.add_argument("--page", action="store_true", help="with --only: into the page, too")
+    parser.add_argument("--minutes", type=float, default=0, help="fewer takes after so long")
     options = parser.parse_args(argv)
     try:
         options.sizes = [int(word) for word in options.sizes.split(",") if word]
@@ -132,23 +143,24 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.page:
-        write_page()
-        return 0
     sizes = options.sizes or ([256, 1024] if options.quick else [256, 1024, 4096])
     plan = run.Plan(3 if options.quick else options.n, sizes, set(options.peer))
-    whole = not (options.only or options.peer or options.sizes)
+    if options.minutes:
+        plan.until = time.monotonic() + 60 * options.minutes
+    part_only = options.only or options.peer or options.sizes
+    if not part_only and not options.page:
+        RESULTS.unlink(missing_ok=True)
     found: Found = []
     try:
         for part, table in tables(plan, options.only or PARTS):
             found.append((part, table))
             print(render(table), flush=True)
-            if whole:
-                save(facts(plan), found)
+            if options.page or not part_only:
+                save(found)
     except KeyboardInterrupt:
         plan.say("interrupted; the page is as it was")
         return 130
-    if whole:
+    if options.page or not part_only:
         write_page()
     return 0
 

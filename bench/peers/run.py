@@ -19,6 +19,12 @@ from bench.peers.guest import kernel
 from bench.peers.table import Column, Contender, Line, NotHere, Table, Take
 
 TROUBLE = (RuntimeError, OSError, EOFError, subprocess.SubprocessError, ValueError, LookupError)
+RESTART = [
+    Column("safe", "dump safe, s"),
+    Column("file", "dump a file, s"),
+    Column("running", "running again, s"),
+    Column("MiB", "stored MiB", 0),
+]
 PROCESS = [
     Column("s", "s", 2),
     Column("CPU", "CPU s", 2),
@@ -33,10 +39,17 @@ class Plan:
     n: int
     sizes: list[int]
     peers: set[str]
+    until: float = float("inf")  # time.monotonic(): no turn begins after it but the first
     loads: list[float] = field(default_factory=list)
 
     def wants(self, peer: str) -> bool:
         return not self.peers or peer in self.peers
+
+    def load(self) -> str:
+        """The host's load since this was last asked."""
+        low, high = min(self.loads, default=0), max(self.loads, default=0)
+        self.loads.clear()
+        return f"Load of the host meanwhile: {low:.1f} to {high:.1f}."
 
     def say(self, text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
@@ -47,6 +60,9 @@ def take_turns(plan: Plan, what: str, contenders: Sequence[Contender]) -> list[L
     wanted = [one for one in contenders if plan.wants(one.key)]
     lines = [Line(one.name) for one in wanted]
     for turn in range(plan.n):
+        if turn and time.monotonic() > plan.until:
+            plan.say(f"{what}: out of time after {turn} of {plan.n} turns")
+            break
         for place in range(len(wanted)):
             at = (place + turn) % len(wanted)
             _once(plan, f"{what}, {turn + 1} of {plan.n}", wanted[at], lines[at])
@@ -102,28 +118,16 @@ def restarts(plan: Plan) -> Iterator[Table]:
                 with tempfile.TemporaryDirectory(prefix="bench-") as place:
                     return measure(Path(place), size)
 
-            yield Table(
-                f"{size} MiB",
-                "",
-                f"script/bench --only restart --sizes {size} [--peer ours|libvirt|qemu|kdump]",
-                [
-                    Column("safe", "dump safe, s"),
-                    Column("file", "dump a file, s"),
-                    Column("running", "running again, s"),
-                    Column("MiB", "stored MiB", 0),
-                ],
-                take_turns(
-                    plan,
-                    f"restart, {size} MiB",
-                    [
-                        Contender("ours", vnode.NAMES["hold"], partial(ours, "hold")),
-                        Contender("ours", vnode.NAMES["copy"], partial(ours, "copy")),
-                        Contender("libvirt", libvirt.NAME, by_libvirt),
-                        Contender("qemu", by_qmp.NAME, partial(in_guest, by_qmp.measure)),
-                        Contender("kdump", kdump.NAME, partial(in_guest, kdump.measure)),
-                    ],
-                ),
-            )
+            contenders = [
+                Contender("ours", vnode.NAMES["hold"], partial(ours, "hold")),
+                Contender("ours", vnode.NAMES["copy"], partial(ours, "copy")),
+                Contender("libvirt", libvirt.NAME, by_libvirt),
+                Contender("qemu", by_qmp.NAME, partial(in_guest, by_qmp.measure)),
+                Contender("kdump", kdump.NAME, partial(in_guest, kdump.measure)),
+            ]
+            lines = take_turns(plan, f"restart, {size} MiB", contenders)
+            again = f"script/bench --only restart --sizes {size} [--peer ours|libvirt|qemu|kdump]"
+            yield Table(f"{size} MiB", plan.load(), again, RESTART, lines)
 
 
 @contextlib.contextmanager
@@ -159,14 +163,14 @@ def dumping(plan: Plan, what: Sequence[str]) -> Iterator[tuple[str, Table]]:
             if "dump" in what:
                 lines = take_turns(plan, "dump", dumps.contenders(ram, core, vmcore))
                 again = repeat.format("dump", "ours|makedumpfile")
-                yield "dump", Table(title, "", again, columns, lines)
+                yield "dump", Table(title, plan.load(), again, columns, lines)
             if "triage" in what:
                 contenders = triage.contenders(vmcore)
                 for one in contenders:  # what is read again and again lies in the page cache
                     _once(plan, "triage, to warm up", one, Line(one.name))
                 lines = take_turns(plan, "triage", contenders)
                 again = repeat.format("triage", "ours|crash|drgn|gdb")
-                yield "triage", Table(title, "", again, PROCESS, lines)
+                yield "triage", Table(title, plan.load(), again, PROCESS, lines)
     except (AssertionError, *TROUBLE) as error:
         plan.say(f"no panicked guest, so no dumps: {' '.join(str(error).split())[:200]}")
 
@@ -187,5 +191,9 @@ def reads(plan: Plan) -> Table:
     plan.loads.append(os.getloadavg()[0])
     plan.say("reads: done")
     return Table(
-        "Reads of a guest's memory", "", "script/bench --only reads", columns, [*lines.values()]
+        "Reads of a guest's memory",
+        plan.load(),
+        "script/bench --only reads",
+        columns,
+        [*lines.values()],
     )

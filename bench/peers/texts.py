@@ -6,8 +6,8 @@ INTRO = """# Side by side with the peers
     script/bench                 # measures all of it and writes this page
     script/bench --only triage   # one part; each table names the command for it
 
-{date}, {n} takes of each in turns, on {cores} cores of {cpu}, {memory} GiB; load during the run
-{low} to {high}, 2 being a busy host. {versions}; commit {commit}.
+{date}, on {cores} cores of {cpu}, {memory} GiB; a load of {cores} is a busy host. {versions};
+commit {commit}.
 
 A figure is the **median** (least to greatest), then how many times the median of the table's first
 row that is: x2 took twice as long, or twice as much. Times are wall clock, so the load is in them;

@@ -57,9 +57,7 @@ def test_takes_survive_their_file() -> None:
 
 
 def test_the_page_has_every_section_with_its_tables() -> None:
-    facts = dict.fromkeys(
-        ("date", "n", "cores", "cpu", "memory", "low", "high", "versions", "commit"), "?"
-    )
+    facts = dict.fromkeys(("date", "cores", "cpu", "memory", "versions", "commit"), "?")
     sections = dict(SECTIONS.values())
     found = [(heading, table(Line("ours", [{"s": 1.0}]))) for heading in sections]
     text = page(INTRO.format(**facts), sections, found)
@@ -87,6 +85,25 @@ def test_turns_begin_with_another_one_each_time_and_one_that_is_absent_is_left_a
     assert len(b.takes) == 1 and b.failures == ["a bad take"]
     assert c.absent == "no such thing"
     assert [one.name for one in run.take_turns(run.Plan(1, [], {"a"}), "", contenders)] == ["a"]
+
+
+def test_out_of_time_there_is_one_turn() -> None:
+    plan = run.Plan(5, [256], set(), until=0)
+    (line,) = run.take_turns(plan, "work", [Contender("a", "a", lambda: {"s": 1.0})])
+    assert len(line.takes) == 1
+    assert plan.load().startswith("Load of the host") and not plan.loads
+
+
+def test_tables_of_a_part_take_the_place_of_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(__main__, "HOME", tmp_path)
+    monkeypatch.setattr(__main__, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(__main__, "facts", dict)
+    old, new = table(Line("old", [{"s": 1.0}])), table(Line("new", [{"s": 2.0}]))
+    __main__.save([("reads", old), ("restart", old)])
+    __main__.save([("reads", new)])
+    assert __main__.kept() == [("restart", old), ("reads", new)]
 
 
 def test_one_that_only_fails_is_given_up() -> None:
