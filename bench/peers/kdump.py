@@ -27,8 +27,10 @@ CRASH_INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
 for module in /*.ko; do /bin/busybox insmod $module; done
-/bin/makedumpfile -F -c -d 31 /proc/vmcore 2>/error | /bin/busybox dd bs=64k of=/dev/vdb 2>/error
+/bin/busybox mkdir /tmp
+/bin/makedumpfile -F -c -d 31 /proc/vmcore 2>/error | /bin/busybox dd bs=64k of=/dev/vdb 2>/written
 /bin/busybox sync
+/bin/busybox grep -iE "fail|can't|cannot|error" /error /written >/dev/ttyS0
 echo KDUMP-SAVED >/dev/ttyS0
 /bin/busybox reboot -f
 """
@@ -105,12 +107,12 @@ def measure(place: Path, mebibytes: int) -> Take:
         guest.shell(ARM)
         guest.expect(b"KDUMP-ARMED", PATIENCE_S)
         fault = crash(guest.console)
-        guest.expect(b"KDUMP-SAVED", PATIENCE_S)
+        said = guest.expect(b"KDUMP-SAVED", PATIENCE_S)
         safe = time.time()
         guest.expect(READY, PATIENCE_S)
         now = time.time()
     if disks[1].open("rb").read(12) != b"makedumpfile":
-        raise RuntimeError("the crash kernel wrote no dump")
+        raise RuntimeError(f"the crash kernel wrote no dump: {said[-300:]!r}")
     return {
         "safe": safe - fault,
         "file": safe - fault,
