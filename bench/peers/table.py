@@ -91,7 +91,7 @@ def row(line: Line, first: Line, columns: Sequence[Column]) -> str:
         base = statistics.median(ours) if ours and line is not first else None
         cells.append(cell(values, base, digits))
     if not line.takes:
-        cells = [f"not here: {line.absent}", *[""] * (len(columns) - 1)]
+        cells = [f"not here: {line.absent}" if line.absent else "", *[""] * (len(columns) - 1)]
     count = str(len(line.takes))
     if line.failures:
         count += f", {len(line.failures)} failed: {line.failures[-1]}"

@@ -44,7 +44,7 @@ All native, of one panicked guest, whose memory lies in a file in the page cache
 zero, cache, user and free pages and compresses the rest: smaller than ours, and without user
 space. They are not rivals: ours is what stands between the memory and the next start,
 `makedumpfile` reads it afterwards. Of QEMU's own file it would want debuginfo, for that has no
-VMCOREINFO.
+VMCOREINFO. On a busy host compare the CPU times. Ours maps the memory, which counts as resident.
 """,
     ),
     "triage": (

@@ -140,8 +140,7 @@ def measure(box: Box, mebibytes: int, mode: str) -> Take:
         incident = json.loads(box.run("vnode-debug", *words, timeout=UNTIL_S + 60))[0]
         if incident["dump"]["mode"] != mode or incident["dump"]["state"] != "done":
             raise RuntimeError(f"the dump was {incident['dump']}, not {mode}")
-        path = f"/var/lib/vnode-debug/incidents/{incident['id']:04}/{incident['dump']['path']}"
-        return take(incident, float(box.run("stat", "-c", "%.9Y", path)))
+        return take(incident, float(box.run("stat", "-c", "%.9Y", incident["dump"]["path"])))
     finally:
         box.stop()
 
