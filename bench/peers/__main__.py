@@ -41,14 +41,14 @@ VERSIONS = {  # of what prints it
 
 
 def tables(plan: run.Plan, parts: Sequence[str]) -> Iterator[tuple[str, Table]]:
-    """All that is asked for, each as soon as it is there."""
+    """All that is asked for, each as soon as it is there; the longest last."""
+    if "reads" in parts:
+        yield "reads", run.reads(plan)
+    if "dump" in parts or "triage" in parts:
+        yield from run.dumping(plan, parts)
     if "restart" in parts:
         for table in run.restarts(plan):
             yield "restart", table
-    if "dump" in parts or "triage" in parts:
-        yield from run.dumping(plan, parts)
-    if "reads" in parts:
-        yield "reads", run.reads(plan)
 
 
 def said(command: Sequence[str | Path]) -> str:

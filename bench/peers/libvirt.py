@@ -86,7 +86,7 @@ def daemon() -> Iterator[Libvirt]:
         environment["XDG_DATA_HOME"] = f"{at}/data"
         with (at / "log").open("wb") as log:
             process = subprocess.Popen(
-                [*space, *user, "libvirtd"],
+                [*space, *user, "sh", "-c", "libvirtd & wait $!"],  # somebody must reap QEMU
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
