@@ -6,12 +6,13 @@ python -m bench.peers.triage drgn|gdb|crash DUMP VMLINUX    # what a peer is ask
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,37 +27,44 @@ PROOF = b"sysrq_handle_crash"
 LOG = b"Kernel panic - not syncing"
 
 
+RUNNER = """import json, os, sys, time
+began = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+took = [time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]
+with open(sys.argv[1], "w") as file:
+    json.dump(took, file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""A process counts as its own the memory of the one it was forked from, so that must be small."""
+
+
 def timed(command: Command, environment: dict[str, str], proof: Sequence[bytes]) -> Take:
     """Wall and CPU seconds and the peak of resident memory of a process; its output must prove
     that it did its work."""
-    with tempfile.TemporaryFile() as output:
-        started = time.perf_counter()
+    with tempfile.TemporaryFile() as output, tempfile.NamedTemporaryFile("r") as figures:
         process = subprocess.Popen(
-            [str(word) for word in command],
+            [sys.executable, "-SE", "-c", RUNNER, figures.name, *(str(word) for word in command)],
             env={**os.environ, "PYTHONPATH": str(HERE), "TERM": "dumb", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=HERE,
+            start_new_session=True,
         )
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            code = process.wait()
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
-        spent = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read()
-    lacking = [one for one in proof if one not in text]
-    if process.returncode or lacking:
-        raise RuntimeError(f"exit code {process.returncode}, no {lacking}: {text[-300:]!r}")
-    return {
-        "s": spent,
-        "CPU": usage.ru_utime + usage.ru_stime,
-        "peak": usage.ru_maxrss / 1024,
-    }
+        lacking = [one for one in proof if one not in text]
+        if code or lacking:
+            raise RuntimeError(f"exit code {code}, no {lacking}: {text[-300:]!r}")
+        spent, cpu, peak = json.load(figures)
+    return {"s": spent, "CPU": cpu, "peak": peak}
 
 
 def crash(dump: str, vmlinux: str) -> None:

@@ -89,6 +89,8 @@ class Box:
             self.run("vnode-debug", "reload")
         else:
             self.run("sh", "-c", "vnode-debug down --timeout 60 || true")
+            if not self._now:  # it was loaded with the box's own memory
+                self.run("sh", "-c", "rmmod kmb || true")
             self.run("sh", "-c", f"cat >{CONFIG}", stdin=text)
             self.run("vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "200")
         self._now = (mebibytes, mode)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench.peers import __main__, kdump, run, vnode
+from bench.peers import __main__, kdump, run, triage, vnode
 from bench.peers.table import Column, Contender, Line, NotHere, Table, from_json, page, render
 from bench.peers.texts import INTRO, SECTIONS
 from watchdog import config
@@ -104,6 +105,17 @@ def test_tables_of_a_part_take_the_place_of_the_old_ones(
     __main__.save([("reads", old), ("restart", old)])
     __main__.save([("reads", new)])
     assert __main__.kept() == [("restart", old), ("reads", new)]
+
+
+def test_what_a_process_took_is_its_own() -> None:
+    ballast = b"x" * (200 << 20)
+    took = triage.timed([sys.executable, "-c", "print('done')"], {}, [b"done"])
+    assert took["peak"] < 100 and len(ballast)
+    assert took["CPU"] > 0 and took["s"] > 0
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        triage.timed([sys.executable, "-c", "raise SystemExit(3)"], {}, [])
+    with pytest.raises(RuntimeError, match="done"):
+        triage.timed([sys.executable, "-c", ""], {}, [b"done"])
 
 
 def test_one_that_only_fails_is_given_up() -> None:
