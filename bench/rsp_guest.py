@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from bench import stock
@@ -27,6 +28,8 @@ from introspect.memory import BufferMemory, map_file
 
 MEMORY = 256 << 20
 READY = b"GUEST-READY"
+PATIENCE = 300.0
+"""Seconds without a word of the guest: a busy host needs minutes to boot it."""
 _INIT = f"""#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev
 /bin/busybox mount -t proc proc /proc
@@ -77,8 +80,8 @@ class Console:
     Read all the time: a few hundred characters that nobody takes, and the guest waits.
     """
 
-    def __init__(self, path: Path, ended: Callable[[], bool] = lambda: False) -> None:
-        self._socket = connect(path, ended)
+    def __init__(self, line: socket.socket) -> None:
+        self._socket = line
         self._socket.settimeout(None)
         self._seen = b""
         self._over = False
@@ -97,7 +100,7 @@ class Console:
                 self._over = not data
                 self._news.notify_all()
 
-    def expect(self, text: bytes, seconds: float = 120) -> bytes:
+    def expect(self, text: bytes, seconds: float = PATIENCE) -> bytes:
         """The output up to `text`; what follows it is kept for the next call."""
         with self._news:
             self._news.wait_for(lambda: text in self._seen or self._over, seconds)
@@ -147,7 +150,7 @@ class Guest:
         append: str = "",
         extra: Mapping[str, bytes] | None = None,
         bare: bool = False,
-        patience: float = 120,
+        patience: float = PATIENCE,
         memory: int = MEMORY,
         more: Sequence[str] = (),
     ) -> None:
@@ -160,15 +163,19 @@ class Guest:
         image = directory / "initrd.gz"
         modules = {} if bare else {"pktgen.ko": _module("pktgen")}
         image.write_bytes(initrd({**modules, **(extra or {})}))
-        self._process = subprocess.Popen([*self._command(image, append), *more])
+        self._process = subprocess.Popen(
+            [*self._command(image, append), *more],
+            start_new_session=True,  # Ctrl-C is for us; and the scheduler shares by session
+        )
         try:
-            self.console = Console(directory / "serial.sock", self._ended)
+            self._console = connect(directory / "serial.sock", self._ended)
+            self._console.settimeout(patience)
             self._qmp = connect(directory / "qmp.sock", self._ended)
             self._qmp.settimeout(patience)
             self._replies = self._qmp.makefile("rb")
             self._replies.readline()
             self.qmp("qmp_capabilities")
-            self.console.expect(READY, patience)
+            self.expect(READY)
         except BaseException:
             self.close()
             raise
@@ -192,13 +199,24 @@ class Guest:
     def _ended(self) -> bool:
         return self._process.poll() is not None
 
-    def expect(self, text: bytes, seconds: float = 120) -> bytes:
+    @cached_property
+    def console(self) -> Console:
+        """The console from now on; `expect` and `shell` are not for use with it."""
+        return Console(self._console)
+
+    def expect(self, text: bytes) -> bytes:
         """The console's output up to `text`."""
-        return self.console.expect(text, seconds)
+        seen = b""
+        while text not in seen:
+            data = self._console.recv(4096)
+            if not data:
+                raise EOFError(f"guest ended; its console said {seen[-500:]!r}")
+            seen += data
+        return seen
 
     def shell(self, command: str) -> None:
         """Type a line into the guest's shell."""
-        self.console.line(command)
+        self._console.sendall(command.encode() + b"\n")
 
     def qmp(self, command: str, **arguments: object) -> object:
         """The return value of a QMP command."""

@@ -33,7 +33,7 @@ def measure(place: Path, mebibytes: int) -> Take:
         safe = time.time()
         guest.qmp("system_reset")
         guest.qmp("cont")
-        guest.expect(READY, PATIENCE_S)
+        guest.console.expect(READY, PATIENCE_S)
         now = time.time()
     check_elf(dump, mebibytes << 20)
     return {

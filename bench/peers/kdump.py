@@ -104,12 +104,12 @@ def measure(place: Path, mebibytes: int) -> Take:
         extra=later,
         more=more,
     ) as guest:
-        guest.shell(ARM)
-        guest.expect(b"KDUMP-ARMED", PATIENCE_S)
+        guest.console.line(ARM)
+        guest.console.expect(b"KDUMP-ARMED", PATIENCE_S)
         fault = crash(guest.console)
-        said = guest.expect(b"KDUMP-SAVED", PATIENCE_S)
+        said = guest.console.expect(b"KDUMP-SAVED", PATIENCE_S)
         safe = time.time()
-        guest.expect(READY, PATIENCE_S)
+        guest.console.expect(READY, PATIENCE_S)
         now = time.time()
     if disks[1].open("rb").read(12) != b"makedumpfile":
         raise RuntimeError(f"the crash kernel wrote no dump: {said[-300:]!r}")

@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape
 
 from bench.peers.guest import PATIENCE_S, WORDS, check_elf, crash, kernel, modules, stored
 from bench.peers.table import NotHere, Take
-from bench.rsp_guest import READY, Console, initrd
+from bench.rsp_guest import READY, Console, connect, initrd
 
 NAME = "libvirt `on_crash=coredump-restart`"
 DOMAIN = "bench"
@@ -145,7 +145,7 @@ def measure(libvirt: Libvirt, mebibytes: int) -> Take:
     )
     libvirt.virsh("create", f"{at}/domain.xml")
     try:
-        console = Console(at / "serial")
+        console = Console(connect(at / "serial"))
         try:
             console.expect(READY, PATIENCE_S)
             fault = crash(console)
