@@ -126,7 +126,7 @@ def connect(path: Path, ended: Callable[[], bool] = lambda: False) -> socket.soc
         client = socket.socket(socket.AF_UNIX)
         try:
             client.connect(str(path))
-            client.settimeout(120)
+            client.settimeout(PATIENCE)
             return client
         except OSError:
             client.close()

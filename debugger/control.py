@@ -440,6 +440,8 @@ class RunControl:
 
     def hide(self, address: int, data: bytes) -> bytes:
         """Memory as it would be without the breakpoints."""
+        if not self._breaks:
+            return data
         inside = [va for va in self._breaks if address <= va < address + len(data)]
         if not inside:
             return data

@@ -12,6 +12,7 @@ DAMAGED; the memory held never exceeds the limit plus the last bytes fed.
 """
 
 import re
+from binascii import hexlify
 from enum import Enum
 from typing import NamedTuple
 from zlib import adler32
@@ -50,6 +51,9 @@ class Event(NamedTuple):
     payload: bytes = b""
 
 
+WHOLE_READ = re.compile(rb"\$m([0-9a-f]{1,16}),([0-9a-f]{1,5})#[0-9a-f]{2}").fullmatch
+"""Matches bytes that are one `m` packet and nothing else; its checksum is not looked at."""
+
 _SINGLE = {ord("+"): Event(Kind.ACK), ord("-"): Event(Kind.NAK), 3: Event(Kind.INTERRUPT)}
 _NOISE = bytes(set(range(256)) - set(_SINGLE))
 _DAMAGED = Event(Kind.DAMAGED)
@@ -72,13 +76,13 @@ def checksum(data: bytes, chunk: int = _CHUNK) -> int:
 
 def frame(payload: bytes) -> bytes:
     """A packet around a payload that is already escaped."""
-    return b"$%b#%b" % (payload, _HEX_BYTE[checksum(payload)])
+    return b"".join((b"$", payload, b"#", _HEX_BYTE[checksum(payload)]))
 
 
 def frame_hex(data: bytes) -> bytes:
     """A packet whose payload is `data` in hex: the reply to `m`."""
-    digits = data.hex().encode()
-    return b"$%b#%b" % (digits, _HEX_BYTE[checksum(digits, _HEX_CHUNK)])
+    digits = hexlify(data)
+    return b"".join((b"$", digits, b"#", _HEX_BYTE[checksum(digits, _HEX_CHUNK)]))
 
 
 def escape(data: bytes) -> bytes:

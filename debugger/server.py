@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Protocol
 
 from adeos.peercred import permitted
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 """How late a resumed client may learn that the vnode crashed."""
+EAGER_SECONDS = 100e-6
+"""How long the server stays awake for the next request: gdb needs less between two."""
 MAX_CLIENTS = 32
 _RECV = 1 << 16
 
@@ -44,6 +47,29 @@ class Stream(Protocol):
     def recv(self, size: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> None: ...
     def fileno(self) -> int: ...
+
+
+class _Eager:
+    """A connected socket whose recv() looks for a while before it sleeps.
+
+    gdb asks word by word, and to be woken costs as much as to read a word.
+    """
+
+    def __init__(self, client: socket.socket) -> None:
+        self._recv = client.recv
+        self.fileno = client.fileno
+        self.sendall = client.sendall
+
+    def recv(self, size: int) -> bytes:
+        ends = 0.0
+        while True:
+            try:
+                return self._recv(size, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                now = perf_counter()
+                ends = ends or now + EAGER_SECONDS
+                if now > ends:
+                    return self._recv(size)
 
 
 def converse(stream: Stream, session: Session) -> None:
@@ -133,7 +159,7 @@ class Server:
         try:
             with client:
                 target = self._factory() if self._factory is not None else None
-                converse(client, Session(target, self._catalog))
+                converse(_Eager(client), Session(target, self._catalog))
         except DebuggerError as error:
             _log.error("%s", error)
         finally:

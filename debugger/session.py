@@ -151,8 +151,24 @@ class Session:
 
     def feed(self, data: bytes) -> bytes:
         """Take what the client sent; return what to send it."""
+        if not self.acks and not self._parser.pending and (asked := packet.WHOLE_READ(data)):
+            reply = self._word(int(asked[1], 16), int(asked[2], 16))
+            if reply:
+                return reply
         out = [self._take(event) for event in self._parser.feed(data)]
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def _word(self, address: int, size: int) -> bytes:
+        """The answer to `m` without the table, in a third of the time; b"" leaves it to that.
+
+        Debuggers send little else.  Without acknowledgements nobody needs the checksum.
+        """
+        if self.physical or self._extra or not 0 < size <= packet.PACKET_SIZE // 2:
+            return b""
+        try:
+            return packet.frame_hex(self.targets[self.pid].read(self.tid, address, size))
+        except Exception:  # the table's way turns it into an answer
+            return b""
 
     def poll(self) -> bytes:
         """While RESUMED: a stop or exit reply when something happened to a target."""

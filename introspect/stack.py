@@ -175,9 +175,11 @@ def _rule(kernel: Kernel, state: _State) -> Entry:
     entry = kernel.orc.find(state.ip if state.exact else state.ip - 1)
     if entry is not None:
         return entry
+    jumped = state.exact and state.saved is not None
+    if jumped and not kernel.is_text(state.ip) and kernel.is_text(kernel.u64(state.sp)):
+        return NULL_CALL  # a wild jump: the return address is still on top of the stack
     if state.ip < 1 << 47 or not state.bp:
-        # a wild jump: the return address is still on top of the stack
-        if state.exact and state.saved is not None:
+        if jumped:
             return NULL_CALL
         raise _Stop(End.LOST, f"no unwind rule at {state.ip:#x}")
     state.reliable = False

@@ -251,11 +251,12 @@ class Executor:
         assert isinstance(action, actions.FinishIncident)
         entry, unit.entry = unit.entry, None
         if entry is not None:
-            self.warm.stamps(unit)
+            if entry.stamps is None:
+                self.warm.stamps(unit)
             again = action.outcome == "restarted"
             # all of now: while the disk is waited for, the vnode may fail again
             facts = (
-                unit.stamps,
+                unit.stamps if entry.stamps is None else entry.stamps,
                 {witness.vnode: witness.before for witness in self.host.witnesses(unit)},
                 unit.vnode.incarnation if again else None,
                 unit.strategy if again else "",

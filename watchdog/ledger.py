@@ -39,6 +39,8 @@ class Entry:
     """Of its filing."""
     error: Exception | None = None
     """Why it could not be filed."""
+    stamps: dict[str, int] | None = None
+    """Those of the unit, when the next fault came before this incident was closed."""
 
     @classmethod
     def of(cls, case: Case) -> Entry:

@@ -103,6 +103,8 @@ class Service:
             return
         fault = vnode.fault
         if fault is not None and fault is not before.fault and isinstance(event, _FAULTS):
+            if unit.entry is not None and unit.entry.stamps is None:
+                unit.entry.stamps = unit.stamps
             unit.stamps = {"fault": fault.fault_tsc, "seen": fault.seen_tsc}
             if fault.reported_tsc:
                 unit.stamps["reported"] = fault.reported_tsc

@@ -59,8 +59,11 @@ class Watched:
     def word(self) -> abi.State:
         """What the agent of this incarnation says; NONE before it spoke.  BridgeError."""
         get, view = abi.VNODE_SIDE.get, self.bridge.view
-        if get(view, abi.VN_BR_VNODE, "abi") == 0:
+        version = get(view, abi.VN_BR_VNODE, "abi")
+        if version == 0:
             return abi.State.NONE
+        if version != abi.VN_ABI_VERSION:
+            raise BridgeError(f"vn_vnode_side.abi is {version}")
         if get(view, abi.VN_BR_VNODE, "incarnation") != self.incarnation:
             return abi.State.NONE
         side = get(view, abi.VN_BR_VNODE, "state")

@@ -51,8 +51,11 @@ def look(unit: Unit, now: int, rung: int = 0, doubt: int = 1) -> Event | None:
     watched = unit.watched
     if watched is None:
         return None
+    settled = unit.vnode.state in (State.RUNNING, State.SUSPECT)
     try:
         word = watched.word()
+        if word is abi.State.NONE and settled and unit.config.watch.agent:
+            raise BridgeError("the words of the agent are gone")  # it came to run by them
         fault = fault_in(watched, word)
     except (BridgeError, ValueError):
         watched.malformed += 1
@@ -64,7 +67,6 @@ def look(unit: Unit, now: int, rung: int = 0, doubt: int = 1) -> Event | None:
         return _faulted(watched, fault, now, rung)
     if word is abi.State.NONE:
         return _without_agent(unit, watched, now)
-    settled = unit.vnode.state in (State.RUNNING, State.SUSPECT)
     watched.detector.patience = doubt if settled else max(doubt, BOOTING)
     verdict = watched.detector.observe(watched.counts(), now, watched.stamps())
     if unit.vnode.state is State.BOOTING and verdict.level < Level.FAILED:

@@ -14,12 +14,12 @@
 #include <asm/desc.h>
 #include <asm/fpu/api.h>
 #include <asm/fpu/xcr.h>
-#include <asm/msr.h>
 #include <asm/segment.h>
 #include <asm/special_insns.h>
 #include <asm/x86_init.h>
 
 #include "freeze.h"
+#include "vn_msr.h"
 
 #define TSS_AVAILABLE	9	/* descriptor type; LTR refuses a busy one */
 
@@ -58,9 +58,9 @@ void cpu_state_save(void)
 
 	kernel_fpu_begin();
 	for (i = 0; i < ARRAY_SIZE(msrs); i++)
-		msrs[i].exists = !rdmsrl_safe(msrs[i].number, &msrs[i].value);
-	rdmsrl(MSR_FS_BASE, kept.fs_base);
-	rdmsrl(MSR_KERNEL_GS_BASE, kept.kernel_gs_base);
+		msrs[i].exists = !rdmsrq_safe(msrs[i].number, &msrs[i].value);
+	rdmsrq(MSR_FS_BASE, kept.fs_base);
+	rdmsrq(MSR_KERNEL_GS_BASE, kept.kernel_gs_base);
 	kept.cr2 = native_read_cr2();
 	if (boot_cpu_has(X86_FEATURE_OSXSAVE))
 		kept.xcr0 = xgetbv(XCR_XFEATURE_ENABLED_MASK);
@@ -79,8 +79,8 @@ static void restore_msrs(void)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(msrs); i++)
-		if (msrs[i].exists && !rdmsrl_safe(msrs[i].number, &now) && now != msrs[i].value)
-			wrmsrl_safe(msrs[i].number, msrs[i].value);
+		if (msrs[i].exists && !rdmsrq_safe(msrs[i].number, &now) && now != msrs[i].value)
+			wrmsrq_safe(msrs[i].number, msrs[i].value);
 }
 
 static void restore_tables(void)
@@ -103,8 +103,8 @@ void cpu_state_restore(void)
 	loadsegment(fs, kept.fs);
 	load_gs_index(kept.gs);
 	/* the selectors have cleared the bases */
-	wrmsrl(MSR_FS_BASE, kept.fs_base);
-	wrmsrl(MSR_KERNEL_GS_BASE, kept.kernel_gs_base);
+	wrmsrq(MSR_FS_BASE, kept.fs_base);
+	wrmsrq(MSR_KERNEL_GS_BASE, kept.kernel_gs_base);
 	if (boot_cpu_has(X86_FEATURE_OSXSAVE))
 		xsetbv(XCR_XFEATURE_ENABLED_MASK, kept.xcr0);
 	kernel_fpu_end();

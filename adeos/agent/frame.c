@@ -4,11 +4,11 @@
  * locks, no calls that could be traced into a loop: it runs in NMIs.
  */
 #include "agent.h"
+#include "vn_msr.h"
 
 #include <linux/sched.h>
 #include <linux/string.h>
 #include <asm/desc.h>
-#include <asm/msr.h>
 #include <asm/special_insns.h>
 #include <asm/tsc.h>
 
@@ -49,9 +49,9 @@ static void save_bases(struct vn_frame *f, bool user)
 {
 	u64 fs, gs, kernel_gs;
 
-	rdmsrl(MSR_FS_BASE, fs);
-	rdmsrl(MSR_GS_BASE, gs);
-	rdmsrl(MSR_KERNEL_GS_BASE, kernel_gs);
+	rdmsrq(MSR_FS_BASE, fs);
+	rdmsrq(MSR_GS_BASE, gs);
+	rdmsrq(MSR_KERNEL_GS_BASE, kernel_gs);
 	f->regs[R_FS_BASE] = fs;
 	f->regs[R_GS_BASE] = user ? kernel_gs : gs;
 	f->kernel_gs_base = user ? gs : kernel_gs;
@@ -68,7 +68,7 @@ static void save_control(struct vn_frame *f)
 	f->cr2 = native_read_cr2();
 	f->cr3 = __native_read_cr3();
 	f->cr4 = read_cr4();
-	rdmsrl(MSR_EFER, f->efer);
+	rdmsrq(MSR_EFER, f->efer);
 	f->gdt_base = gdt.address;
 	f->gdt_limit = gdt.size;
 	f->idt_base = idt.address;

@@ -207,7 +207,9 @@ static void reseed(void)
 	random = filp_open("/dev/urandom", O_RDWR, 0);
 	rc = PTR_ERR_OR_ZERO(random);
 	if (!rc) {
-		rc = vfs_ioctl(random, RESEED, 0);
+		rc = -ENOTTY; /* modules have no vfs_ioctl() any more */
+		if (random->f_op->unlocked_ioctl)
+			rc = random->f_op->unlocked_ioctl(random, RESEED, 0);
 		filp_close(random, NULL);
 	}
 	if (rc)

@@ -25,6 +25,8 @@ struct fault {
 #define ENTRY(name)	{ #name, fault_##name }
 
 extern const struct fault faults_plain[], faults_memory[], faults_hang[], faults_points[];
+extern const struct fault faults_outside[];
+extern unsigned long outside;
 
 /* Does not return on a kernel with oops=panic; hides from the compiler what it is. */
 static inline void *hidden(unsigned long address)

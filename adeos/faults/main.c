@@ -7,7 +7,8 @@
  *	echo PANIC >/dev/vnode_faults
  *
  * It needs no vnode and knows no agent.  Limit: what runs is what the names
- * say; nothing here writes to memory or ports outside its own kernel.
+ * say; nothing writes to memory or ports outside its own kernel, unless
+ * outside= is given (outside.c).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -96,6 +97,9 @@ static const struct fault *find(const char *name)
 		for (f = tables[i]; f->name; f++)
 			if (!strcmp(f->name, name))
 				return f;
+	for (f = faults_outside; outside && f->name; f++)
+		if (!strcmp(f->name, name))
+			return f;
 	return NULL;
 }
 

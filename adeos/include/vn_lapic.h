@@ -21,14 +21,15 @@
 #include <asm/apicdef.h>
 #include <asm/hw_irq.h>
 #include <asm/irqdomain.h>
-#include <asm/msr.h>
 #include <asm/smp.h>
+
+#include "vn_msr.h"
 
 static inline bool vn_lapic_x2apic(void)
 {
 	u64 base;
 
-	rdmsrl(MSR_IA32_APICBASE, base);
+	rdmsrq(MSR_IA32_APICBASE, base);
 	return base & X2APIC_ENABLE;
 }
 
@@ -77,6 +78,13 @@ static inline void vn_vector_free(struct vn_vector *v, void *data)
 	v->virq = 0;
 }
 
+/* Moves are immediate; newer kernels do that unasked, and have no word for it. */
+#ifdef VN_HAVE_MOVE_PCNTXT
+#define VN_MOVE_PCNTXT IRQ_MOVE_PCNTXT
+#else
+#define VN_MOVE_PCNTXT 0
+#endif
+
 /*
  * Takes a vector of CPU 0 from the kernel's allocator.  Edge: bursts merge, so
  * it is a doorbell.  It is neither balanced nor threaded, hence vector and
@@ -95,7 +103,7 @@ static inline int vn_vector_alloc(struct vn_vector *v, irq_handler_t handler,
 	if (virq <= 0)
 		return virq ?: -ENOSPC;
 	irq_set_handler(virq, handle_edge_irq);
-	irq_modify_status(virq, IRQ_NOREQUEST, IRQ_MOVE_PCNTXT);
+	irq_modify_status(virq, IRQ_NOREQUEST, VN_MOVE_PCNTXT);
 	rc = request_irq(virq, handler, IRQF_NOBALANCING | IRQF_NO_THREAD,
 			 name, data);
 	if (rc) {

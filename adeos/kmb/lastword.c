@@ -12,6 +12,7 @@
  * any notifier; it looks like a hang from outside.
  */
 #include "kmb.h"
+#include "vn_msr.h"
 
 #include <linux/init.h>
 #include <linux/io.h>
@@ -27,7 +28,6 @@
 #include <linux/utsname.h>
 #include <linux/version.h>
 #include <asm/irqflags.h>
-#include <asm/msr.h>
 #include <asm/segment.h>
 #include <asm/tsc.h>
 
@@ -89,7 +89,7 @@ static void save_registers(const unsigned long *frame)
 	};
 	u64 gs;
 
-	rdmsrl(MSR_GS_BASE, gs);
+	rdmsrq(MSR_GS_BASE, gs);
 	f->seq |= 1;
 	smp_wmb();
 	f->tsc = rdtsc();

@@ -91,6 +91,9 @@ def is_helper(name: str) -> bool:
 
 
 def culprit(names: list[str]) -> str:
-    """The first function that is no helper, the first of all when each is one; "" of none."""
-    cleaned = [plain(name) for name in names]
+    """The first function that is no helper, the first of all when each is one; "" of none.
+
+    Names that are not known are "".
+    """
+    cleaned = [plain(name) for name in names if name]
     return next((name for name in cleaned if not is_helper(name)), cleaned[0] if cleaned else "")

@@ -93,16 +93,23 @@ def _registers(subject: Subject, cpu: int) -> Mapping[str, int]:
 
 
 def _suspect(subject: Subject) -> int | None:
-    """The CPU that hangs: interrupts off first; for a known hang any at work in the kernel."""
-    if subject.stuck is not None:
+    """The CPU that hangs: of a known hang the one that was silent, if it is at work in the kernel.
+
+    Else one with interrupts off; for a known hang any at work.
+    """
+    named = subject.crashed[0]
+    if subject.reason in HANGS and named is not None and _works(subject, named):
+        return named
+    if subject.stuck is not None or subject.reason not in HANGS:
         return subject.stuck
-    if subject.reason not in HANGS:
-        return None
-    for cpu, registers in subject.registers.items():
-        current = subject.current(cpu)
-        if not is_user(registers) and current is not None and current.pid:
-            return cpu
-    return None
+    return next((cpu for cpu in subject.registers if _works(subject, cpu)), None)
+
+
+def _works(subject: Subject, cpu: int) -> bool:
+    """Whether the CPU was caught in the kernel, not idle."""
+    registers, current = subject.registers.get(cpu), subject.current(cpu)
+    at_work = registers is not None and not is_user(registers)
+    return at_work and current is not None and bool(current.pid)
 
 
 def _quiet_culprit(subject: Subject) -> str:

@@ -165,8 +165,8 @@ CATALOGUE: tuple[Fault, ...] = (
         "BRIDGE_SCRIBBLED", "agent", (*DIED, *HUNG, "mce", "corrupt", "halt", "reboot", "kexec"),
         how=How.SCRIBBLE, end=End.EITHER,
     ),
-    Fault("USER_DEAD", "user space", ("hang",)),
-    Fault("BEAT_KILLED", "user space", ("hang",), line="killall -9 vnode-beat"),
+    Fault("USER_DEAD", "user space", ("hang",), limit=60),
+    Fault("BEAT_KILLED", "user space", ("hang",), line="killall -9 vnode-beat", limit=60),
     Fault(
         "CONSOLE_FLOOD", "user space", (), end=End.STAYS,
         line="for i in 1 2 3 4 5 6 7 8; do cat /proc/kallsyms; done",

@@ -22,7 +22,7 @@ from typing import Any
 from box import cache, kernels, machine
 from box.errors import BoxError
 from tests.campaign import vnodes
-from tests.campaign.catalogue import BY_NAME, SHORT
+from tests.campaign.catalogue import BY_NAME, SHORT, UNCONTAINED
 from tests.campaign.plan import shot
 from tests.campaign.table import page
 
@@ -56,7 +56,7 @@ def prepare() -> None:
     cpus = int(in_box(["sh", "-c", "tr , '\\n' </etc/vnode-debug/kmb.arguments | tail -c 2"]))
     text = vnodes.config(in_box(["cat", "/etc/vnode-debug/vnodes.toml"]), image.version, cpus)
     in_box(["sh", "-c", f"cat >{vnodes.CONFIG}"], text)
-    in_box(["sh", "-c", "vnode-debug down --timeout 60 2>/dev/null || true"])
+    in_box(["sh", "-c", "vnode-debug down --timeout 60 2>/dev/null; rmmod kmb || true"])
     in_box(["vnode-debug", "up", "--config", vnodes.CONFIG, "--wait", "--timeout", "150"])
 
 
@@ -130,6 +130,29 @@ def run_once(
     return False
 
 
+def try_outside(lines: Lines, name: str) -> None:
+    """One of UNCONTAINED in a box of its own: what became of everything."""
+    machine.up(BOX, say)
+    try:
+        prepare()
+        argv = machine.exec_argv(["sh", "-c", RUNNER], tty=False)
+        task = json.dumps({"outside": name})
+        try:
+            done = subprocess.run(argv, input=task, capture_output=True, text=True, timeout=120)
+            said = [json.loads(text) for text in done.stdout.splitlines()]
+        except subprocess.TimeoutExpired:
+            said = []
+        found = [line for line in said if "outside" in line]
+        became = "" if found else "hangs"
+        if not found and not _box_answers():
+            became = "is gone" if not machine.running() else "does not answer"
+        lines.add(found[0] if found else {"outside": name, "machine": became})
+        say(f"campaign: {lines.known[-1]}")
+    finally:
+        if machine.running():
+            machine.down(say)
+
+
 def _box_answers() -> bool:
     try:
         done = subprocess.run(machine.exec_argv(["true"], tty=False), timeout=30, check=False)
@@ -159,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fault", action="append", choices=sorted(BY_NAME), help="only this fault")
     parser.add_argument("--short", action="store_true", help="a few different faults, no page")
     parser.add_argument("--minutes", type=float, default=0, help="begin no fault after so long")
+    parser.add_argument("--outside", action="store_true", help="try what cannot be contained")
     parser.add_argument("--no-page", action="store_true", help="leave docs/containment.md alone")
     options = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
@@ -173,9 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"campaign: seed {seed}, lines in {lines.path}")
     began = time.monotonic()
     try:
-        campaign(
-            lines, seed, shots, faults, began + options.minutes * 60 if options.minutes else None
-        )
+        for name in UNCONTAINED if options.outside else ():
+            try_outside(lines, name)
+        campaign(lines, seed, shots, faults, began + (options.minutes * 60 or FOREVER_S))
     except BoxError as error:
         say(f"campaign: {error}")
         return error.exit_code

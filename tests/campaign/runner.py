@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import base64
 import json
-import mmap
 import os
 import re
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from adeos import abi
@@ -33,6 +30,7 @@ from crashdump.store import IncidentStore
 from tests.campaign.catalogue import BY_NAME, End, Fault, How
 from tests.campaign.judge import judge
 from tests.campaign.plan import Shot, shot
+from tests.campaign.root import Root, overwrite
 from watchdog import paths
 from watchdog.client import Client
 from watchdog.errors import WatchdogError
@@ -46,14 +44,12 @@ ANALYSED_S = 240.0
 QUIET_S = 3.0  # a vnode that is to stay is watched for so long
 EITHER_S = 8.0
 DRAIN = 25
+ROOT_TEXT = 16 << 20  # where the root's kernel and its memory lie
 TROUBLE = (WatchdogError, AdeosError, AssertionError, OSError, ValueError)
 GAP_MS = 2000.0  # an emulated CPU that its host lets wait is silent in all layers
-CANARY = 32 << 20  # bytes, at the end of the last pool, which is never full
-OWN_CANARY = 8 << 20
 LOAD = "(while sleep 0.05; do head -c 65536 /dev/urandom | sha256sum >/dev/null; done)&"
 READY = b"campaign: ready"
 WORK = re.compile(rb"work (\d+) (\d+)\r?\n")
-BAD_LOG = re.compile(r"WARNING|BUG|Oops|stall|lockup|corrupt|Bad page|general protection|NMI: ")
 
 
 def say(**line: Any) -> None:
@@ -106,13 +102,11 @@ class Campaign:
         self.lives: dict[int, Life] = {}
         self.pending: list[Fired] = []
         self.gaps: dict[int, list[float]] = {}
-        self.canary = self._plant()
-        self.own = bytearray(os.urandom(OWN_CANARY))
-        self.own_sum = zlib.crc32(self.own)
-        self.log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-        os.lseek(self.log, 0, os.SEEK_END)
-        self.pid = self.daemon()
+        self.own = Root(self.machine, self.root, self.store)
         self.baseline: dict[str, Any] = {}
+        self.explained = self.last_incident()
+        """The last incident that was looked at by `unexplained`."""
+        self.caused: set[int] = set()
 
     # What is looked at
 
@@ -120,10 +114,6 @@ class Campaign:
         status = self.root.status(vnode)
         assert status is not None
         return status
-
-    def daemon(self) -> int:
-        head = self.root.head()
-        return head.pid if head is not None else 0
 
     def life(self, vnode: int) -> Life:
         status = self.status(vnode)
@@ -170,65 +160,6 @@ class Campaign:
         life.listen()
         return life.ready
 
-    def _plant(self) -> memoryview:
-        ranges = [one for one in self.machine.info().range if one.size]
-        last = max(ranges, key=lambda one: one.base)
-        used = [abi.Range(s.region_base, s.region_size) for s in self.root.statuses()]
-        place = abi.Range(last.end - CANARY, CANARY)
-        root = abi.Range(self.machine.info().root_pa, abi.VN_ROOT_SIZE)
-        if root.overlaps(place):
-            place = abi.Range(root.base - CANARY, CANARY)
-        assert not any(place.overlaps(one) for one in used)
-        overwrite(place, 0xA5)
-        view = self.machine.view(place.base, place.size)
-        self.canary_sum = zlib.crc32(view)
-        return view
-
-    # What is wrong
-
-    def root_harm(self) -> list[str]:
-        """What a fault has done to the root."""
-        harm = []
-        if zlib.crc32(self.canary) != self.canary_sum:
-            harm.append("the canary in free memory changed")
-        if zlib.crc32(self.own) != self.own_sum:
-            harm.append("the canary in the root's own memory changed")
-        if self.daemon() != self.pid:
-            harm.append(f"the daemon is process {self.daemon()}, was {self.pid}")
-            self.pid = self.daemon()
-        harm += [f"kernel log: {line}" for line in self._new_log() if BAD_LOG.search(line)]
-        return harm
-
-    def _new_log(self) -> list[str]:
-        lines = []
-        while True:
-            try:
-                record = os.read(self.log, 8192).decode("utf-8", "replace")
-            except BlockingIOError:
-                return lines
-            except BrokenPipeError:
-                continue  # overwritten before it was read
-            lines.append(record.partition(";")[2].splitlines()[0][:200])
-
-    def figures(self) -> dict[str, Any]:
-        """What must not grow, of the daemon and of the root."""
-        proc = Path("/proc") / str(self.pid)
-        pages = int((proc / "statm").read_text().split()[1])
-        processes = [p for p in Path("/proc").iterdir() if p.name.isdigit()]
-        files = [_link(file) for file in (proc / "fd").iterdir()]
-        held = len(Path("/proc/locks").read_text().splitlines())
-        disk = os.statvfs(paths.state_dir())
-        return {
-            "files": sum(name != "/dev/kmb" for name in files),
-            "views": files.count("/dev/kmb"),
-            "rss_mib": round(pages * 4096 / (1 << 20), 1),
-            "processes": sum(1 for p in processes if _words(p)),
-            "locks": held,
-            "run": sorted(p.name for p in paths.run_dir().iterdir()),
-            "free_mib": disk.f_bavail * disk.f_bsize >> 20,
-            "pending": len(self.store.list(dumps=PENDING)),
-        }
-
     # A shot
 
     def fire(self, one: Shot) -> None:
@@ -263,8 +194,9 @@ class Campaign:
         record["victims"] = {v: self.seen(fault, v, before[v][0]) for v in victims}
         self.listen(others, time.monotonic() - began)
         record["others"] = {v: self.spared(v, before[v]) for v in others}
-        record["root"] = self.root_harm()
+        record["root"] = self.own.harm()
         found = {i.id: i.vnode for i in self.store.list() if i.id > last and i.vnode in victims}
+        self.caused.update(found)
         self.pending.append(Fired(record, fault, found))
         for vnode in victims:
             try:
@@ -318,9 +250,9 @@ class Campaign:
             if fault.how in (How.BOOT, How.NO_INIT):
                 line = "echo PANIC >/dev/vnode_faults"
             self.type(vnode, line)
-        if fault.group == "crash point":
+        if fault.name == "INT_HW_IRQ_EN":
             time.sleep(0.2)
-            self.type(victims[0], "")  # the doorbell is the interrupt that INT_HW_IRQ_EN waits for
+            self.type(victims[0], "")  # its doorbell is the interrupt that is waited for
         if fault.how is How.BOOT:
             self.boot_panics(fault, victims[0], others, before[victims[0]][0])
         if fault.how is How.NO_INIT:
@@ -467,7 +399,7 @@ class Campaign:
             self.until(lambda v=vnode: self.prepared(v), READY_S, [])
         first, grown = self.baseline, []
         for _ in range(20):  # a worker may be ending, a region being cleared
-            now = self.figures()
+            now = self.own.figures()
             grown = [
                 f"{key}: {now[key]}, was {first[key]}"
                 for key in ("files", "processes", "locks", "run", "pending")
@@ -479,7 +411,18 @@ class Campaign:
                 break
             time.sleep(0.5)
         self.baseline = first or now
-        say(checkpoint=where, figures=now, left=grown, root=self.root_harm())
+        grown += self.unexplained()
+        say(checkpoint=where, figures=now, left=grown, root=self.own.harm())
+
+    def unexplained(self) -> list[str]:
+        """Incidents since the last call that no shot has caused."""
+        after, self.explained = self.explained, self.last_incident()
+        new = [one for one in self.store.list() if after < one.id <= self.explained]
+        return [
+            f"incident {one.id}, {one.reason} of vnode {one.vnode}, is no shot's"
+            for one in new
+            if one.id not in self.caused
+        ]
 
     def run(self, shots: list[int], seconds: float) -> None:
         """Fire these shots; none begins later than `seconds` from now."""
@@ -497,13 +440,30 @@ class Campaign:
                 return
 
 
-def overwrite(place: abi.Range, value: int) -> None:
-    """Write past the daemon, which alone may write through /dev/kmb."""
-    start = place.base & ~0xFFF
-    with Path("/dev/mem").open("r+b", buffering=0) as file:
-        size = (place.end - start + 0xFFF) & ~0xFFF
-        with mmap.mmap(file.fileno(), size, offset=start) as view:
-            view[place.base - start : place.end - start] = bytes([value]) * place.size
+OUTSIDE_S = 20.0
+"""How long is watched what a fault beyond the vnode does."""
+
+
+def beyond(campaign: Campaign, name: str) -> None:
+    """Try one of UNCONTAINED from the first vnode and say what became of everything."""
+    first, second = campaign.vnodes[:2]
+    for vnode in campaign.vnodes:
+        campaign.until(lambda v=vnode: campaign.prepared(v), READY_S, [])
+    aims = {"WILD_WRITE_OUTSIDE": ROOT_TEXT, "STRAY_INIT": second}  # APIC id = CPU in the box
+    module = f"/modules/{os.uname().release}/vnode_faults.ko"
+    before = campaign.last_incident()
+    campaign.type(
+        first,
+        f"rmmod vnode_faults; insmod {module} i_know_this_crashes=1 outside={aims.get(name, 1)};"
+        f" echo {name} >/dev/vnode_faults",
+    )
+    campaign.until(lambda: False, OUTSIDE_S, [])
+    say(
+        outside=name,
+        states={v: campaign.status(v).state.name.lower() for v in campaign.vnodes},
+        incidents=[[i.vnode, i.reason] for i in campaign.store.list() if i.id > before],
+        root=campaign.own.harm(),
+    )
 
 
 def _over(incident: Incident) -> bool:
@@ -512,22 +472,11 @@ def _over(incident: Incident) -> bool:
     return bool(incident.title) or not incident.crash
 
 
-def _link(file: Path) -> str:
-    try:
-        return str(file.readlink())
-    except OSError:
-        return ""
-
-
-def _words(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
 def main() -> None:
     task = json.load(sys.stdin)
+    if "outside" in task:
+        beyond(Campaign(0, []), task["outside"])
+        return
     Campaign(task["seed"], task.get("faults", [])).run(task["shots"], task["seconds"])
     say(end=True)
 

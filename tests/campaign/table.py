@@ -41,6 +41,16 @@ successor's first user beat; a stock kernel boots in most of that.
 |---|---|---|---|---|
 """
 
+FIGURES = ("files", "views", "rss_mib", "processes", "locks", "free_mib")
+SOAK = """
+## What it leaves behind
+Every 25 faults, when no dump is pending: what the daemon has open and maps, its memory, the root's
+processes, the locks that are held, and what is free on its disk (the quota keeps 12 dumps).
+
+| faults | files | views | MiB | processes | locks | MiB free |
+|---|---|---|---|---|---|---|
+"""
+
 TAIL = """
 ## What is done
 `tests/campaign/catalogue.py` has the {kinds} faults as data, with what the root must make of each;
@@ -49,11 +59,11 @@ to load without `i_know_this_crashes=1`. Time and load are random, from the seed
 `script/campaign --seed {seed} --only K` repeats fault K alone. Of each fault are checked: the
 reason, the dump, its title and culprit, the successor; of every other vnode the beats of three
 layers and work whose checksums are known; of the root its daemon, its kernel log and 40 MiB of
-canaries. Every 25 faults, with nothing pending: the daemon's files, the root's processes and
-locks, the dumps.
+canaries.
 
 ## Not containable
-Ring 0 without a hypervisor contains accidents. These are not among the faults above, and not tried:
+Ring 0 without a hypervisor contains accidents. These are not among the faults above;
+`--outside` tries each from the first of three vnodes:
 """
 
 
@@ -77,7 +87,22 @@ def page(lines: Sequence[dict[str, Any]], seed: int, wanted: int) -> str:
     text += _list("Escapes", shots, "escapes") + _list("Misses", shots, "misses")
     text += _checkpoints(lines)
     text += TAIL.format(kinds=len(CATALOGUE), seed=seed)
-    return text + "".join(f"- **{name}**: {what}.\n" for name, what in UNCONTAINED.items())
+    tried = {one["outside"]: one for one in lines if "outside" in one}
+    return text + "".join(
+        f"- **{name}**: {what}. {_became(tried.get(name))}\n" for name, what in UNCONTAINED.items()
+    )
+
+
+def _became(tried: dict[str, Any] | None) -> str:
+    """What a try of something that cannot be contained has done."""
+    if tried is None:
+        return "Not tried."
+    if "machine" in tried:
+        return f"Tried: the whole machine {tried['machine']}."
+    states = ", ".join(f"vnode {vnode} {state}" for vnode, state in tried["states"].items())
+    seen = ", ".join(f"{reason} of vnode {vnode}" for vnode, reason in tried["incidents"])
+    harm = f"; the root: {_plain('; '.join(tried['root']))}" if tried["root"] else ""
+    return f"Tried: noticed {seen or 'nothing'}; afterwards {states}{harm}."
 
 
 def _classes(shots: Sequence[dict[str, Any]]) -> Iterable[str]:
@@ -144,7 +169,6 @@ def _checkpoints(lines: Sequence[dict[str, Any]]) -> str:
     points = [one for one in lines if "checkpoint" in one]
     if not points:
         return ""
-    first, last = points[0]["figures"], points[-1]["figures"]
     left = [f"after {one['checkpoint']}: {what}" for one in points for what in one["left"]]
     harm = [f"after {one['checkpoint']}: {what}" for one in points for what in one["root"]]
     gaps = [
@@ -154,12 +178,15 @@ def _checkpoints(lines: Sequence[dict[str, Any]]) -> str:
         if other.get("gap_ms")
     ]
     longest = f"Longest silence of a bystander: {max(gaps):.0f} ms.\n" if gaps else ""
+    rows = "".join(_checkpoint(one["checkpoint"], one["figures"]) for one in points)
     return (
-        f"\n## Left over\nThe daemon before and after: {first['files']} and {last['files']} files,"
-        f" {first['rss_mib']} and {last['rss_mib']} MiB,"
-        f" {first.get('views')} and {last.get('views')} views of memory; processes of the root"
-        f" {first['processes']} and {last['processes']}.\n"
+        f"{SOAK}{rows}\n"
         f"{_plain('; '.join(left)) or 'Nothing was left over at any of the checks.'}\n"
         + longest
         + (f"The root: {_plain('; '.join(harm))}\n" if harm else "")
     )
+
+
+def _checkpoint(after: int, figures: dict[str, Any]) -> str:
+    words = [after + 1, *(figures.get(key, "-") for key in FIGURES)]
+    return f"| {' | '.join(map(str, words))} |\n"

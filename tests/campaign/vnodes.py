@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from box import cache, cpio, initramfs, kernels, layout
 INITRD = cache.REPOSITORY / "build" / "campaign.cpio.gz"
 CONFIG = "/etc/vnode-debug/campaign.toml"
 MEMORY = "128M"
+CANARY = 32 << 20
+"""Bytes at the end of the memory that the box reserves which no vnode is given."""
 NAMES = ("alpha", "beta", "gamma")
 PROFILE = Path(__file__).with_name("profile")
 RESTART = """[vnode.restart]
@@ -42,7 +45,7 @@ def config(machine: str, kernel: str, cpus: int) -> str:
     `machine` is the text of the box's own vnodes.toml, whose [machine] is kept.  The last vnode
     gets the CPUs that are left over.
     """
-    text = machine.partition("\n[[vnode]]")[0] + "\n[dumps]\ncount = 12\n"
+    text = _with_canary(machine.partition("\n[[vnode]]")[0]) + "\n[dumps]\ncount = 12\n"
     for place, name in enumerate(NAMES):
         own = [place + 1] if place + 1 < len(NAMES) else list(range(place + 1, cpus + 1))
         text += (
@@ -50,5 +53,11 @@ def config(machine: str, kernel: str, cpus: int) -> str:
         )
         text += f'initrd = "{layout.TREE}/build/{INITRD.name}"\ncpus = {own}\n'
         text += f'memory = "{MEMORY}"\ninject = true\n'
-        text += layout.WATCH + "boot_timeout_ms = 15000\n" + RESTART
+        text += layout.WATCH + "boot_timeout_ms = 30000\n" + RESTART
     return text
+
+
+def _with_canary(text: str) -> str:
+    """[machine] with the last range of `memory` shorter by CANARY."""
+    head, size, rest = re.split(r"\+(0x[0-9a-f]+)(?=\"\])", text, maxsplit=1)
+    return f"{head}+{int(size, 16) - CANARY:#x}{rest}"

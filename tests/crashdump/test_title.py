@@ -175,3 +175,8 @@ def test_helpers_are_not_blamed(name: str) -> None:
 def test_others_are(name: str) -> None:
     assert plain(name) == name
     assert not is_helper(name)
+
+
+def test_what_is_no_code_is_nobodys_fault() -> None:
+    assert culprit(["", "widget_open"]) == "widget_open"
+    assert culprit(["", ""]) == ""

@@ -4,12 +4,15 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from bench import rsp_guest
+from bench.rsp_guest import Guest
 from debugger import gdb, packet
 from debugger.errors import AddressError, TargetError
 from debugger.packet import Kind, Parser
@@ -158,9 +161,68 @@ def dead_client() -> Client:
     return Client(Session(PlainTarget(Liveness.DEAD)))
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VNODE_DEBUG_CACHE", str(tmp_path / "cache"))
+def own_cache(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    shared_cache: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A cache of its own for each test; those with a guest share one: symbols are made once."""
+    on_a_guest = {"guest", "dead"} & {*request.fixturenames}
+    place = shared_cache if on_a_guest else tmp_path / "cache"
+    monkeypatch.setenv("VNODE_DEBUG_CACHE", str(place))
+
+
+@pytest.fixture(scope="session")
+def guest() -> Iterator[Guest]:
+    """A running kernel for all tests that leave it as they found it: running, with its shell."""
+    noise = b"while :; do cat /proc/uptime >/dev/null; done\n"
+    with (
+        tempfile.TemporaryDirectory(prefix="rsp-") as name,  # short: sockets live here
+        rsp_guest.running(Path(name), extra={"noise": noise}) as running,
+    ):
+        # an idle kernel stops its jiffies, and opens no files
+        running.shell("sh /noise &")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def dead() -> Iterator[Guest]:
+    """Another one, which has panicked and is stopped."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rsp-") as name,
+        rsp_guest.running(Path(name)) as running,
+    ):
+        running.shell("while :; do :; done &")
+        stop_in_panic(running)
+        yield running
+
+
+def stop_in_panic(guest: Guest) -> None:
+    """Let it panic and stop it, no CPU in an interrupt: the last loop of panic() takes them."""
+    guest.panic()
+    symbols = guest.target(dead=True).kernel.symbols
+    for _ in range(200):
+        guest.qmp("stop")
+        names = {symbols.lookup(values["rip"])[0] for values in guest.registers()}
+        if names & {"delay_tsc", "panic"}:
+            return
+        guest.qmp("cont")
+    raise AssertionError(names)
+
+
+@pytest.fixture(scope="session")
+def vmcore(dead: Guest) -> Path:
+    """A dump of the dead one."""
+    path = dead.directory / "vmcore"
+    dead.qmp("dump-guest-memory", paging=False, protocol=f"file:{path}")
+    return path
 
 
 def ask_gdb(

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The real gdb on a real kernel: it runs, then it panics; KASLR is on, nothing is ever stopped."""
+"""The real gdb on a real kernel, running and dead; KASLR is on, nothing is stopped for it."""
 
 import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,48 +27,6 @@ pytestmark = [
     pytest.mark.box,
     pytest.mark.skipif(bool(rsp_guest.missing()), reason=rsp_guest.missing()),
 ]
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    """A short path: sockets live here."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="rsp-") as name:
-        yield Path(name)
-
-
-@pytest.fixture(scope="module")
-def guest(directory: Path) -> Iterator[Guest]:
-    with rsp_guest.running(directory) as running:
-        running.shell("while :; do :; done &")  # or an idle kernel stops its jiffies
-        yield running
-
-
-@pytest.fixture(scope="module")
-def dead(guest: Guest) -> Guest:
-    """The same guest after a panic; tests of the living come first in this file."""
-    guest.panic()
-    symbols = guest.target(dead=True).kernel.symbols
-    for _ in range(200):  # until no CPU is in an interrupt: the last loop of panic() takes them
-        guest.qmp("stop")
-        names = {symbols.lookup(values["rip"])[0] for values in guest.registers()}
-        if names & {"delay_tsc", "panic"}:
-            return guest
-        guest.qmp("cont")
-    raise AssertionError(names)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VNODE_DEBUG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(autouse=True)
-def own_cache() -> None:
-    """The module's cache serves all tests here."""
 
 
 @pytest.mark.parametrize("program", GDBS)
@@ -206,9 +163,6 @@ def test_qemus_own_stub_reads_the_same(guest: Guest) -> None:
         assert bytes.fromhex(theirs.decode()) == target.read(1, address, 0x100)
 
 
-# From here on the kernel is dead.
-
-
 @pytest.mark.parametrize("program", GDBS)
 def test_a_dead_kernel(dead: Guest, program: str) -> None:
     commands = ["x/s linux_banner", "info threads", "p panic_cpu", "continue", "x/i $pc"]
@@ -221,13 +175,6 @@ def test_a_dead_kernel(dead: Guest, program: str) -> None:
     assert under(out, "p panic_cpu").split()[-1] in ("0", "1")
     assert "is dead" in out
     assert " panic ()" in under(out, "thread apply all bt 3")
-
-
-@pytest.fixture(scope="module")
-def vmcore(dead: Guest, directory: Path) -> Path:
-    path = directory / "vmcore"
-    dead.qmp("dump-guest-memory", paging=False, protocol=f"file:{path}")
-    return path
 
 
 def test_a_vmcore_gives_memory_and_registers(dead: Guest, vmcore: Path) -> None:

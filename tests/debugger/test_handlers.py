@@ -53,6 +53,22 @@ def test_reads_are_cut_at_the_end_of_memory_and_at_the_packet_size(
     assert len(client.ask(b"x%x,ffffffffffffffff" % BASE)) <= packet.PACKET_SIZE
 
 
+@given(
+    st.one_of(st.integers(BASE - 64, BASE + 0x2040), st.integers(0, (1 << 64) - 1)),
+    st.one_of(st.integers(0, 300), st.integers(0, 0xFFFFF)),
+    st.booleans(),
+)
+def test_reads_are_the_same_without_acknowledgements(at: int, size: int, physical: bool) -> None:
+    request = frame(b"m%x,%x" % (at, size))
+    slow, fast = Session(PlainTarget()), Session(PlainTarget())
+    fast.feed(frame(b"QStartNoAckMode"))
+    for session in (slow, fast):
+        session.feed(frame(b"Qqemu.PhyMemMode:%d" % physical))
+    assert slow.feed(request) == b"+" + fast.feed(request)
+    assert fast.feed(request[:5]) == b""  # the rest belongs to it, whatever it looks like
+    assert fast.feed(request[5:] + request) == 2 * fast.feed(request)
+
+
 def test_errors_as_number_or_as_text(client: Client) -> None:
     assert client.ask(b"m0,4") == b"E0e"
     client.ask(GDB_18)

@@ -129,23 +129,6 @@ def test_memory_that_is_not_shared(tmp_path: Path) -> None:
         qemu.backend_of(qmp, tmp_path / "ram")
 
 
-@pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    noise = b"while :; do cat /proc/uptime >/dev/null; done\n"
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        rsp_guest.running(tmp_path_factory.mktemp("qemu"), extra={"noise": noise}) as running,
-    ):
-        patch.setenv("VNODE_DEBUG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        running.shell("sh /noise &")
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def own_cache() -> None:
-    """The module's cache serves all tests here."""
-
-
 def words(guest: Guest) -> str:
     return f"qemu:{guest.ram},qmp={guest.directory}/second.sock"
 
@@ -210,6 +193,9 @@ def test_a_guest_is_stopped_and_stepped(
     assert "CPU#1" in under(out, "info threads")
     assert re.search(r" in \w*sys_open\w* \(\)", under(out, "finish"))
     alive(guest)
+    if not running:
+        place = f"gdbserver unix:{guest.gdb_socket},server=on,wait=off"
+        guest.qmp("human-monitor-command", **{"command-line": place})
 
 
 @pytest.mark.box
@@ -238,14 +224,3 @@ def test_memory_comes_from_the_file(guest: Guest, monkeypatch: pytest.MonkeyPatc
     assert attach(guest, ["--stop"], commands) == 0
     assert any(packet.startswith(b"$g#") for packet in asked)
     assert not any(packet.startswith(b"$mffff") for packet in asked)
-
-
-@pytest.mark.box
-@needs_guest
-def test_the_guest_ends_while_it_is_watched(guest: Guest) -> None:
-    made = qemu.target(qemu.Guest.parse(words(guest)))
-    assert made.change() is None
-    guest._process.kill()
-    guest._process.wait()
-    change = made.change()
-    assert change is not None and change.gone and "QEMU ended" in change.text

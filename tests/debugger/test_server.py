@@ -59,6 +59,15 @@ def test_many_watch_at_once(running: Server) -> None:
         client.close()
 
 
+def test_a_client_that_asks_nothing_costs_nothing(running: Server) -> None:
+    client = connect(running.path)
+    client.sendall(b"$qC#b4")
+    assert receive(client, 8) == b"+$QC1#c5"
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.25
+
+
 def test_a_client_that_vanishes_in_the_middle_harms_nobody(running: Server) -> None:
     for wire in (b"", b"$", b"$m1234", b"$vCont;c#a8", b"\x03"):
         client = connect(running.path)

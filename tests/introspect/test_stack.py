@@ -151,6 +151,16 @@ def test_an_idle_cpu_unwinds_from_saved_registers(guest: Guest) -> None:
 
 
 @pytest.mark.box
+def test_a_jump_into_data_shows_who_jumped(guest_kernel: Kernel) -> None:
+    task = next(task for task in guest_kernel.tasks() if not task.running and task.pid > 1)
+    returns = task.sp + guest_kernel.btf.struct("inactive_task_frame").offset("ret_addr")
+    for bp in (0, 11):  # which is any number in a kernel without frame pointers
+        data = guest_kernel.symbols.address("init_task")
+        trace = guest_kernel.unwind({"ip": data, "sp": returns, "bp": bp})
+        assert trace.frames[1].ip == guest_kernel.u64(returns)
+
+
+@pytest.mark.box
 def test_a_running_task_without_registers_is_a_guess(guest_kernel: Kernel) -> None:
     running = [task for task in guest_kernel.tasks() if task.running]
     for task in running:

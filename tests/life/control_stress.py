@@ -16,7 +16,7 @@ import signal
 import statistics
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from adeos.bridge import Bridge
 from adeos.kmb import KmbMachine
@@ -29,6 +29,18 @@ HIT_SECONDS = 20.0
 ALIVE_SECONDS = 10.0
 
 
+class Stamped(KmbMachine):
+    """Knows when each CPU was sent its first NMI."""
+
+    def __init__(self) -> None:
+        super().__init__(writable=True)
+        self.sent: dict[int, int] = {}
+
+    def nmi(self, vnode: int, cpu: int) -> None:
+        self.sent.setdefault(cpu, self.tsc())
+        super().nmi(vnode, cpu)
+
+
 class Subject:
     """A vnode under control of this process."""
 
@@ -39,7 +51,7 @@ class Subject:
             number,
             "subject",
             tasks=False,
-            open_writable=lambda: KmbMachine(writable=True),
+            open_writable=Stamped,
         )
         binding = self.machine.query(number)
         assert binding is not None
@@ -78,20 +90,38 @@ class Subject:
         return [r.text for r in self.kernel.log() if any(word in r.text for word in words)]
 
 
-def stop_times(subject: Subject, count: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from the wish to stop to the last CPU parked, and from there to our knowing."""
+class StopTime(NamedTuple):
+    """Parts of a stop, in milliseconds; `whole` is from the wish to our knowing that all stand.
+
+    nmi      from the wish to the last NMI sent: our own words in the mailboxes
+    parked   from a CPU's NMI to its park, of the slowest CPU
+    parked_all  from the wish until the last CPU has parked
+    """
+
+    nmi: float
+    parked: float
+    parked_all: float
+    whole: float
+
+
+def stop_times(subject: Subject, count: int) -> list[StopTime]:
+    """What each of `count` stops takes."""
     khz = subject.machine.info().tsc_khz
-    parked, known = [], []
+    times = []
     for _ in range(count):
         time.sleep(0.02)
+        sent = cast(Stamped, subject.control.machine).sent
+        sent.clear()
         begin = subject.machine.tsc()
         subject.control.park()
         end = subject.machine.tsc()
-        last = max(subject.control.cause(cpu - 1).tsc for cpu in subject.every())
-        parked.append((last - begin) / khz)
-        known.append((end - last) / khz)
+        stops = [subject.control.cause(cpu - 1) for cpu in subject.every()]
+        slowest = max(stop.tsc - sent.get(stop.cpu, begin) for stop in stops)
+        last = max(stop.tsc for stop in stops)
+        parts = (max(sent.values()) - begin, slowest, last - begin, end - begin)
+        times.append(StopTime(*(part / khz for part in parts)))
         subject.pilot.resume(subject.every())
-    return parked, known
+    return times
 
 
 def hits(number: int, count: int) -> dict[str, Any]:
@@ -117,13 +147,13 @@ def hits(number: int, count: int) -> dict[str, Any]:
             lost += 1
             break
     subject.pilot.resume(subject.every())
-    parked, _ = stop_times(subject, 20)
+    times = stop_times(subject, 20)
     subject.pilot.give_back()
     time.sleep(1)
     return {
         "hits": seen,
         "lost": lost,
-        "park_ms": statistics.median(parked),
+        "park_ms": statistics.median(stop.parked_all for stop in times),
         "held": subject.machine.query(number).holder,
         "complaints": subject.complaints()[len(before) :],
     }
@@ -201,14 +231,14 @@ def attach(number: int, count: int) -> dict[str, Any]:
 
 
 def stops(number: int, count: int) -> dict[str, Any]:
-    """How long a stop takes: least, median, most."""
+    """How long a stop takes, part by part: least, median, most."""
     subject = Subject(number)
     subject.control.take()
-    parked, known = stop_times(subject, count)
+    times = stop_times(subject, count)
     subject.pilot.give_back()
     result: dict[str, Any] = {"stops": count}
-    for name, values in {"parked_ms": parked, "known_ms": known}.items():
-        result[name] = [round(pick(values), 3) for pick in (min, statistics.median, max)]
+    for name, values in zip(StopTime._fields, zip(*times, strict=True), strict=True):
+        result[f"{name}_ms"] = [round(pick(values), 3) for pick in (min, statistics.median, max)]
     return result
 
 

@@ -4,9 +4,10 @@
 python3 -m tests.life.warm_stress standby VNODE WITNESS COUNT SEED
 python3 -m tests.life.warm_stress warm VNODE WITNESS COUNT SEED
 
-VNODE has that strategy and quick > COUNT in its config, and
-on_crash = "restart" or "coredump-restart"; its image is
-made already.  WITNESS copies and sums files all the while, and must find no difference.
+VNODE has that strategy and quick > COUNT in its config, on_crash = "restart" or "coredump-restart"
+and the initrd of the campaign (tests/campaign/vnodes.py), whose vnode_faults.ko does the double
+fault; its image is made already.  WITNESS copies and sums files all the while, and must find no
+difference.  All dumps must have been written, and analysed, at the end.
 """
 
 from __future__ import annotations
@@ -18,16 +19,26 @@ import re
 import statistics
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from adeos import abi
 from adeos.bridge import Bridge, RootBridge
 from adeos.kmb import KmbMachine
+from crashdump.incident import PENDING, DumpState, Incident
+from crashdump.store import IncidentStore
 from introspect.kernel import Kernel
 from introspect.memory import BufferMemory
+from tests.campaign.root import overwrite
 from watchdog.client import Client
+from watchdog.paths import state_dir
 
-FAULTS = ("panic", "oops", "irqhang", "softlockup", "hang", "reboot", "sysrq-b")
+FAULTS = (
+    "panic", "oops", "irqhang", "irq-panic", "softlockup", "hang", "reboot", "sysrq-b",
+    "double-fault", "scribble",
+)  # fmt: skip
+TYPED = {"double-fault": "DOUBLE_FAULT", "irq-panic": "INT_HARDWARE_ENTRY"}
+SCRIBBLED = 64  # pages of a dead vnode
 LIMIT_S = 120.0
 LOAD = "(while sleep 0.05; do head -c 262144 /dev/urandom | sha256sum >/dev/null; done)&"
 WORK = (
@@ -80,10 +91,25 @@ class Life:
             time.sleep(0.01)
 
     def fail(self, fault: str) -> None:
-        if fault.startswith("sysrq-"):
+        if fault in TYPED:
+            self.type(self.vnode, f"echo {TYPED[fault]} >/dev/vnode_faults")
+        elif fault == "scribble":
+            self.scribble()
+        elif fault.startswith("sysrq-"):
             self.client.call("command", vnode=self.vnode, command="sysrq", key=fault[-1])
         else:
             self.client.call("inject", vnode=self.vnode, kind=fault)
+
+    def scribble(self) -> None:
+        """A panic, and then the memory of the dead kernel is overwritten here and there."""
+        status = self.status(self.vnode)
+        self.client.call("inject", vnode=self.vnode, kind="panic", cpu=0)
+        self.until(
+            lambda: self.status(self.vnode).state is not abi.StatusState.RUNNING, "a failure"
+        )
+        for _ in range(SCRIBBLED):
+            page = random.randrange(abi.VN_OFF_RAM, status.region_size, 4096)
+            overwrite(abi.Range(status.region_base + page, 4096), 0xFF)
 
     def complaints(self, vnode: int) -> list[str]:
         """What the kernel says of itself since it was resumed last, or booted."""
@@ -146,8 +172,10 @@ def stress(way: abi.Way, vnode: int, witness: int, count: int, seed: int) -> dic
             bad.append(done)
         print(turn + 1, done["fault"], done["wrong"] or "ok", file=sys.stderr, flush=True)
     sums = life.say(witness, "echo sums $(cat /tmp/sums) end", r"sums (\d+) (\d+) end")
+    life.until(lambda: not any(one.dump.state in PENDING for one in incidents(first)), "the dumps")
     return {
         "way": way.name.lower(),
+        "dumps": _dumps(first),
         "restarts": count,
         "bad": bad,
         "witness": {
@@ -164,13 +192,26 @@ def _incidents(life: Life) -> int:
     return life.status(life.vnode).last_incident
 
 
+def incidents(first: int) -> list[Incident]:
+    """Those after `first`."""
+    with IncidentStore(state_dir(), read_only=True) as store:
+        return [one for one in store.list() if one.id > first]
+
+
+def _dumps(first: int) -> dict[str, Any]:
+    """What became of the dumps; `without`: of crashes, neither kept nor removed by the quota."""
+    crashes = [one for one in incidents(first) if one.crash]
+    kept = (DumpState.DONE, DumpState.REMOVED)
+    return {
+        "states": dict(Counter(one.dump.state.value for one in crashes)),
+        "without": [one.id for one in crashes if one.dump.state not in kept],
+        "titles": dict(Counter(one.title for one in crashes)),
+    }
+
+
 def _times(first: int) -> dict[str, Any]:
     """From the first sign of a panic or oops to the successor's user beat, by the incidents."""
-    from crashdump.store import IncidentStore
-    from watchdog.paths import state_dir
-
-    with IncidentStore(state_dir(), read_only=True) as store:
-        found = [i for i in store.list() if i.id > first and i.reason in ("panic", "oops")]
+    found = [one for one in incidents(first) if one.reason in ("panic", "oops")]
     spans = sorted(i.stamps["running"] / 1e6 for i in found if "running" in i.stamps)
     if not spans:
         return {}

@@ -108,8 +108,10 @@ def test_a_standby_that_does_not_come_back_is_booted(standby):
     standby.wait(1, incarnation=4)
     assert word(standby).way is abi.Way.COLD
     assert not images(standby)
-    outcomes = {one.reason: one.outcome for one in standby.finished(2)}
+    found = {one.reason: one for one in standby.finished(2)}
+    outcomes = {reason: one.outcome for reason, one in found.items()}
     assert outcomes == {"panic": "failed again", "boot": "restarted"}
+    assert "started" in found["panic"].stamps  # they are its own, not those of the next fault
 
 
 def test_a_cpu_that_does_not_take_its_resume_is_parked_and_booted(standby):

@@ -35,7 +35,7 @@ COLUMNS = (
     *(Column(layer, layer.upper(), SPARK, rank=8) for layer in LAYERS),
     Column("detector", "DETECTOR", 10, rank=12),
     Column("cpu", "CPU", 4, right=True, rank=9),
-    Column("memory", "MEMORY", 10, right=True, rank=9),
+    Column("memory", "MEMORY", 12, right=True, rank=9),
     Column("restarts", "RST", 3, right=True, rank=7),
     Column("left", "LEFT", 4, right=True, rank=7),
     Column("incident", "INCIDENT", 12, rank=12, grows=True),
