@@ -9,6 +9,9 @@ INTRO = """# Side by side with the peers
 {date}, on {cores} cores of {cpu}, {memory} GiB; a load of {cores} is a busy host. {versions};
 commit {commit}.
 
+Few takes on a busy host: n says how many, the load is at each table, and a column of n = 1 is an
+anecdote. A size that is missing was not reached in that run.
+
 A figure is the **median** (least to greatest), then how many times the median of the table's first
 row that is: x2 took twice as long, or twice as much. Times are wall clock, so the load is in them;
 ratios suffer less.
