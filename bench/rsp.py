@@ -135,11 +135,22 @@ def our_server(guest: Guest, path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+Samples = dict[str, dict[str, list[float]]]
+
+
 def measure(guest: Guest, directory: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds by size and server."""
+    return {
+        name: {server: statistics.median(values) for server, values in row.items()}
+        for name, row in samples(guest, directory, rounds).items()
+    }
+
+
+def samples(guest: Guest, directory: Path, rounds: int) -> Samples:
+    """Seconds of every read, by size and server."""
     kernel = guest.target().kernel
     address = kernel.page_offset + (64 << 20)
-    spent: dict[str, dict[str, list[float]]] = {name: {"ours": [], "qemu": []} for name in SIZES}
+    spent: Samples = {name: {"ours": [], "qemu": []} for name in SIZES}
     servers = {
         "ours": (directory / "ours.sock", OUR_CHUNK),
         "qemu": (guest.gdb_socket, QEMU_CHUNK),
@@ -157,10 +168,7 @@ def measure(guest: Guest, directory: Path, rounds: int) -> dict[str, dict[str, f
                 reader.close()
             if sys.stderr.isatty():
                 print(f"round {number + 1}/{rounds}", end="\r", file=sys.stderr)
-    return {
-        name: {server: statistics.median(values) for server, values in row.items()}
-        for name, row in spent.items()
-    }
+    return spent
 
 
 def main() -> int:

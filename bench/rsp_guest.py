@@ -14,8 +14,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from bench import stock
@@ -62,20 +64,82 @@ def _module(name: str) -> bytes:
     return found[0].read_bytes() if found else b""
 
 
-def _initrd(extra: Mapping[str, bytes]) -> bytes:
+def initrd(extra: Mapping[str, bytes]) -> bytes:
+    """A busybox that loads the modules in `extra`, says READY and has its shell on the console."""
     archive = Archive()
     archive.file("bin/busybox", Path("/bin/busybox").read_bytes(), 0o755)
     archive.file("init", _INIT.encode(), 0o755)
-    archive.file("pktgen.ko", _module("pktgen"))
     for name, data in extra.items():
         archive.file(name, data)
     return gzip.compress(archive.finish(), 1)
 
 
+class Console:
+    """A serial line of a guest: the other end of a Unix socket.
+
+    Read all the time: a few hundred characters that nobody takes, and the guest waits.
+    """
+
+    def __init__(self, line: socket.socket) -> None:
+        self._socket = line
+        self._socket.settimeout(None)
+        self._seen = b""
+        self._over = False
+        self._news = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        data = b"-"
+        while data:
+            try:
+                data = self._socket.recv(65536)
+            except OSError:
+                data = b""
+            with self._news:
+                self._seen += data
+                self._over = not data
+                self._news.notify_all()
+
+    def expect(self, text: bytes, seconds: float = PATIENCE) -> bytes:
+        """The output up to `text`; what follows it is kept for the next call."""
+        with self._news:
+            self._news.wait_for(lambda: text in self._seen or self._over, seconds)
+            if text not in self._seen:
+                kind = EOFError if self._over else TimeoutError
+                raise kind(f"no {text!r} from the guest; its console said {self._seen[-500:]!r}")
+            found, text, self._seen = self._seen.partition(text)
+            return found + text
+
+    def line(self, command: str) -> None:
+        """Types a line."""
+        self._socket.sendall(command.encode() + b"\n")
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def connect(path: Path, ended: Callable[[], bool] = lambda: False) -> socket.socket:
+    """A connection to a socket that is there within 30 s, unless its owner has ended."""
+    deadline = time.monotonic() + 30
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(str(path))
+            client.settimeout(PATIENCE)
+            return client
+        except OSError:
+            client.close()
+            if time.monotonic() > deadline or ended():
+                raise
+            time.sleep(0.05)
+
+
 class Guest:
     """A running guest; files live in `directory`, RAM in /dev/shm when there is one.
 
-    `extra` are files for its root directory.
+    `extra` are files for its root directory, `more` are words for QEMU's command line; `bare`
+    leaves out pktgen, a module to look at; `patience` is for its boot and QMP, in seconds.
     """
 
     def __init__(
@@ -85,18 +149,29 @@ class Guest:
         cpus: int = 2,
         append: str = "",
         extra: Mapping[str, bytes] | None = None,
+        bare: bool = False,
+        patience: float = PATIENCE,
+        memory: int = MEMORY,
+        more: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.cpus = cpus
+        self.memory = memory
         shm = Path("/dev/shm")
         self.ram = (shm if shm.is_dir() else directory) / f"rsp-guest-{os.getpid()}-{id(self):x}"
         self.gdb_socket = directory / "gdb.sock"
-        initrd = directory / "initrd.gz"
-        initrd.write_bytes(_initrd(extra or {}))
-        self._process = subprocess.Popen(self._command(initrd, append))
+        image = directory / "initrd.gz"
+        modules = {} if bare else {"pktgen.ko": _module("pktgen")}
+        image.write_bytes(initrd({**modules, **(extra or {})}))
+        self._process = subprocess.Popen(
+            [*self._command(image, append), *more],
+            start_new_session=True,  # Ctrl-C is for us; and the scheduler shares by session
+        )
         try:
-            self._console = self._connect(directory / "serial.sock")
-            self._qmp = self._connect(directory / "qmp.sock")
+            self._console = connect(directory / "serial.sock", self._ended)
+            self._console.settimeout(patience)
+            self._qmp = connect(directory / "qmp.sock", self._ended)
+            self._qmp.settimeout(patience)
             self._replies = self._qmp.makefile("rb")
             self._replies.readline()
             self.qmp("qmp_capabilities")
@@ -109,8 +184,9 @@ class Guest:
         at = self.directory
         return [
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", str(self.cpus),
-            "-cpu", "max", "-m", str(MEMORY >> 20), "-machine", "pc,memory-backend=ram",
-            "-object", f"memory-backend-file,id=ram,size={MEMORY},mem-path={self.ram},share=on",
+            "-cpu", "max", "-m", str(self.memory >> 20), "-machine", "pc,memory-backend=ram",
+            "-object",
+            f"memory-backend-file,id=ram,size={self.memory},mem-path={self.ram},share=on",
             "-kernel", str(_kernels()[-1]), "-initrd", str(initrd),
             "-append", f"console=ttyS0 quiet panic=0 {append}",
             "-nodefaults", "-display", "none", "-no-reboot",
@@ -120,19 +196,13 @@ class Guest:
             "-gdb", f"unix:{at}/gdb.sock,server=on,wait=off",
         ]  # fmt: skip
 
-    def _connect(self, path: Path) -> socket.socket:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                client = socket.socket(socket.AF_UNIX)
-                client.connect(str(path))
-                client.settimeout(PATIENCE)
-                return client
-            except OSError:
-                client.close()
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise
-                time.sleep(0.05)
+    def _ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @cached_property
+    def console(self) -> Console:
+        """The console from now on; `expect` and `shell` are not for use with it."""
+        return Console(self._console)
 
     def expect(self, text: bytes) -> bytes:
         """The console's output up to `text`."""
@@ -158,6 +228,11 @@ class Guest:
                 return reply["return"]
             if "error" in reply:
                 raise RuntimeError(str(reply["error"]))
+
+    def event(self, name: str) -> None:
+        """Waits for an event of QMP."""
+        while json.loads(self._replies.readline()).get("event") != name:
+            pass
 
     def registers(self) -> list[dict[str, int]]:
         """Registers of every CPU, by gdb's names."""
