@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def command(
     session: Session, keep_running: bool, unload: bool, timeout: float, dry_run: bool
 ) -> None:
-    """Stop the vnodes and the daemon; CPUs and memory that 'up' took go back to the root."""
+    """Stop the vnodes and the daemon; give back what 'up' took."""
     if keep_running and unload:
         raise click.UsageError("--unload: kmb.ko stays while vnodes run")
     returning = not keep_running and (unload or lends())

@@ -53,7 +53,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Run",
         (
             Entry("up", "cli.up", "Load kmb.ko and start the daemon."),
-            Entry("down", "cli.down", "Stop the vnodes and the daemon."),
+            Entry("down", "cli.down", "Stop the vnodes and the daemon; give back what 'up' took."),
             Entry("start", "cli.start", "Start vnodes."),
             Entry("stop", "cli.stop", "Stop vnodes."),
             Entry("restart", "cli.restart", "Restart vnodes."),
