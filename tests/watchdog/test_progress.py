@@ -35,7 +35,9 @@ def test_tasks_that_wait_for_each_other(tmp_path: Path, crasher: bytes) -> None:
 
 
 def test_a_cpu_that_spins(tmp_path: Path, crasher: bytes) -> None:  # noqa: F811
-    after = "(sleep 3; taskset 2 insmod /crasher.ko fault=softlockup) &"
+    # a grace period that nobody asks for does not begin
+    after = "(while sleep 0.2; do taskset 1 ls /proc; done >/dev/null) &"
+    after += "(sleep 3; taskset 2 insmod /crasher.ko fault=softlockup) &"
     disk = initramfs([], after, {"crasher.ko": crasher})
     with running(tmp_path, stock_kernel()[0], disk, cmdline="nowatchdog") as (_, raw, process):
         wait_for(tmp_path / "console", READY, process)
