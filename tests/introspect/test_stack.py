@@ -270,7 +270,8 @@ def test_a_panic_in_a_hard_interrupt_unwinds_to_the_interrupted_task(tmp_path: P
     names = [line.split("+")[0] for line in describe(kernel, trace)]
     for name in ("panic", "sysrq_handle_crash", "serial8250_interrupt", "asm_common_interrupt"):
         assert name in names
-    assert names.index("asm_common_interrupt") < names.index("do_idle") or trace.end is End.USER
+    # whatever it interrupted: mostly the idle task
+    assert names.index("asm_common_interrupt") < len(names) - 1 or trace.end is End.USER
 
 
 def test_kinds_are_numbered_as_in_the_kernel() -> None:
