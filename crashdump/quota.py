@@ -115,6 +115,8 @@ def make_room(store: IncidentStore, limits: Limits, need: int, title: str = "") 
     if not any(limits):
         return []
     wanted = need + HEADER_SPACE + max(limits.free, RESERVE)
+    if disk_free(store) >= wanted:
+        return []
     used, kept = usage(store), _kept(store)
     coming = Kept(0, title, 0)  # will be the newest, which never goes
     gone = surplus([*kept, coming], Limits(free=wanted), used)
