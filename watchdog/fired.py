@@ -63,6 +63,7 @@ def case_of(machine: Machine, root: RootBridge, fire: KmbFire, config: VnodeConf
     bridge, low = predecessor(machine.fire_kept(fire.vnode))
     binding, status = machine.query(fire.vnode), _status(root, fire.vnode)
     name = config.name if config is not None else status.name if status is not None else ""
+    fault = _fault(bridge, fire)
     recorded = record_complete(bridge, fire.incarnation)
     asked = tuple(cpu for cpu in range(abi.VN_MAX_CPUS) if fire.answered >> cpu & 1)
     held = None
@@ -71,9 +72,9 @@ def case_of(machine: Machine, root: RootBridge, fire: KmbFire, config: VnodeConf
     return Case(
         vnode=fire.vnode,
         name=name,
-        fault=_fault(bridge, fire),
+        fault=fault,
         opened=fire.wall_ns / 1e9,
-        stamps=_stamps(bridge, fire),
+        stamps=_stamps(fault, fire),
         witnesses=(),
         policy=config.restart.on_crash if config is not None else "",
         ncpus=len(binding.cpus) if binding is not None else 1,
@@ -94,29 +95,25 @@ def _fault(bridge: Bridge, fire: KmbFire) -> Fault:
         crash = bridge.crash() if fire.cause is FireCause.RECORD else None
     except BridgeError:
         crash, reason = None, "corrupt"
+    began = fire.fault_tsc
     if crash is not None:
         said = recorded_fault(crash)
-        reason, cpu = said.reason, said.cpu
-    return Fault(
-        reason, fire.incarnation, cpu, fault_tsc=_began(bridge, fire), seen_tsc=fire.seen_tsc
-    )
+        reason, cpu, began = said.reason, said.cpu, _began(bridge, crash, fire)
+    return Fault(reason, fire.incarnation, cpu, fault_tsc=began, seen_tsc=fire.seen_tsc)
 
 
-def _began(bridge: Bridge, fire: KmbFire) -> int:
+def _began(bridge: Bridge, crash: abi.Crash, fire: KmbFire) -> int:
     """When the fault was; a vnode's own stamp counts between its start and now."""
     try:
-        crash = bridge.crash() if fire.cause is FireCause.RECORD else None
         started = bridge.root_side().start_tsc
     except BridgeError:
         return fire.fault_tsc
-    if crash is not None and started <= crash.tsc <= fire.seen_tsc:
-        return crash.tsc
-    return fire.fault_tsc
+    return crash.tsc if started <= crash.tsc <= fire.seen_tsc else fire.fault_tsc
 
 
-def _stamps(bridge: Bridge, fire: KmbFire) -> dict[str, int]:
+def _stamps(fault: Fault, fire: KmbFire) -> dict[str, int]:
     return {
-        "fault": _began(bridge, fire),
+        "fault": fault.fault_tsc,
         "seen": fire.seen_tsc,
         "fenced": fire.fenced_tsc,
         "captured": fire.captured_tsc,
