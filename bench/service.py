@@ -10,10 +10,8 @@ and by a boot.  Each is made to panic while it is asked as fast as it answers.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -43,8 +41,7 @@ def say(text: str) -> None:
 
 def in_box(words: list[str], stdin: str = "", timeout: float = 300) -> str:
     """Output of a command in the box."""
-    argv = machine.exec_argv(words, tty=False)
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout)
+    done = machine.run(words, stdin=stdin, timeout=timeout)
     if done.returncode:
         raise SystemExit(f"service: {' '.join(words)}: {done.stderr.strip()[-400:]}")
     return done.stdout
@@ -58,8 +55,7 @@ def prepare() -> None:
         raise SystemExit(f"service: no modules for {image.version}; script/modules builds them")
     archive = cpio.Archive()
     archive.file("etc/profile", PROFILE.encode())
-    both = base.read_bytes() + gzip.compress(archive.finish(), 9, mtime=0)
-    cache.write_atomically(INITRD, both)
+    initramfs.extend(base, archive, INITRD)
     text = in_box(["cat", "/etc/vnode-debug/vnodes.toml"]).partition("\n[[vnode]]")[0]
     for vnode, way in enumerate(WAYS, 1):
         text += f'\n[[vnode]]\nid = {vnode}\nname = "{way}"\ncpus = [{vnode}]\nmemory = "128M"\n'

@@ -105,6 +105,11 @@ def agent_parts() -> dict[str, bytes]:
     return parts
 
 
+def extend(base: Path, more: cpio.Archive, target: Path) -> None:
+    """An initrd with the files of a second archive, which win."""
+    cache.write_atomically(target, base.read_bytes() + gzip.compress(more.finish(), 9, mtime=0))
+
+
 def vnode_initrd(progress: cache.Progress) -> Path | None:
     """Builds build/vnode.cpio.gz from the agents built by script/modules; None without any.
 

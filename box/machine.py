@@ -146,6 +146,20 @@ def exec_argv(command: Sequence[str], *, tty: bool) -> list[str]:
     return ssh.argv(_ssh_options(now.record), command, tty=tty)
 
 
+def run(
+    command: Sequence[str], *, stdin: str = "", timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` as root in the box, without a terminal; the caller looks at returncode."""
+    return subprocess.run(
+        exec_argv(command, tty=False),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+    )
+
+
 def monitor(command: str) -> str:
     """Output of a command of QEMU's human monitor, such as `info registers -a`."""
     if home.read_record() is None:

@@ -78,14 +78,7 @@ class RunningBox:
         from box import machine
 
         words = ["sh", "-c", command] if isinstance(command, str) else list(command)
-        return subprocess.run(
-            machine.exec_argv(words, tty=False),
-            input="" if input is None else input,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
+        return machine.run(words, stdin=input or "", timeout=timeout)
 
     def check(self, command: str | Sequence[str], timeout: float = 60) -> str:
         """Output of a command that must succeed."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,13 +66,7 @@ class Box:
 
     def run(self, *words: str, stdin: str = "", timeout: float = UNTIL_S) -> str:
         """Output of a command in the box."""
-        done = subprocess.run(
-            machine.exec_argv(list(words), tty=False),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        done = machine.run(words, stdin=stdin, timeout=timeout)
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
         return done.stdout

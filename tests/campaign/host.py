@@ -40,10 +40,7 @@ def say(text: str) -> None:
 
 def in_box(words: Sequence[str], stdin: str = "", timeout: float = 200) -> str:
     """Output of a command in the box; SystemExit with its words when it fails."""
-    done = subprocess.run(
-        machine.exec_argv(list(words), tty=False),
-        input=stdin, capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
+    done = machine.run(words, stdin=stdin, timeout=timeout)
     if done.returncode:
         raise SystemExit(f"campaign: {' '.join(words)}: {done.stderr.strip()[-400:]}")
     return done.stdout
@@ -135,10 +132,9 @@ def try_outside(lines: Lines, name: str) -> None:
     machine.up(BOX, say)
     try:
         prepare()
-        argv = machine.exec_argv(["sh", "-c", RUNNER], tty=False)
         task = json.dumps({"outside": name})
         try:
-            done = subprocess.run(argv, input=task, capture_output=True, text=True, timeout=120)
+            done = machine.run(["sh", "-c", RUNNER], stdin=task, timeout=120)
             said = [json.loads(text) for text in done.stdout.splitlines()]
         except subprocess.TimeoutExpired:
             said = []

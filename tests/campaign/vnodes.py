@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +33,7 @@ def initrd(image: kernels.KernelImage, progress: Callable[[str], None]) -> Path:
     for path in image.load_order(["brd"]):
         name = path.name.removesuffix(".xz")
         archive.file(f"modules/{image.version}/{name}", kernels.module_bytes(path))
-    data = base.read_bytes() + gzip.compress(archive.finish(), 9, mtime=0)
-    cache.write_atomically(INITRD, data)
+    initramfs.extend(base, archive, INITRD)
     return INITRD
 
 
