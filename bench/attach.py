@@ -15,7 +15,6 @@ import select
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -100,12 +99,9 @@ def main() -> int:
     if rsp_guest.missing():
         print(f"bench: {rsp_guest.missing()}", file=sys.stderr)
         return 5
-    with (
-        tempfile.TemporaryDirectory(prefix="attach-") as name,
-        rsp_guest.running(Path(name)) as guest,
-    ):
+    with rsp_guest.alone() as guest:
         fill(guest, options.sleepers)
-        cache = Path(name) / "cache"
+        cache = guest.directory / "cache"
         first = session(guest, cache)
         runs = [session(guest, cache) for _ in range(options.runs)]
     prompt = statistics.median(run.prompt for run in runs)

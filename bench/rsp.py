@@ -15,7 +15,6 @@ import signal
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from binascii import unhexlify
 from collections.abc import Callable, Iterator
@@ -179,11 +178,8 @@ def main() -> int:
     if rsp_guest.missing():
         print(f"bench: {rsp_guest.missing()}", file=sys.stderr)
         return 5
-    with (
-        tempfile.TemporaryDirectory(prefix="rsp-") as name,
-        rsp_guest.running(Path(name)) as guest,
-    ):
-        medians = measure(guest, Path(name), options.rounds)
+    with rsp_guest.alone() as guest:
+        medians = measure(guest, guest.directory, options.rounds)
     echo = floor()
     if options.json:
         print(json.dumps({"medians_s": medians, "echo_s": echo}))

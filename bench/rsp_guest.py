@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -296,6 +297,16 @@ class QmpCpus:
 
     def change(self) -> Change | None:
         return Change("restarted", gone=True) if self.restarted else None
+
+
+@contextlib.contextmanager
+def alone(**options: object) -> Iterator[Guest]:
+    """The same in a directory that is gone afterwards; its name is short: sockets live there."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rsp-") as name,
+        running(Path(name), **options) as guest,
+    ):
+        yield guest
 
 
 @contextlib.contextmanager

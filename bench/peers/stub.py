@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
-from pathlib import Path
 
 from bench import rsp
 from bench.peers.table import NotHere, Take
-from bench.rsp_guest import missing, running
+from bench.rsp_guest import alone, missing
 
 NAMES = {
     "ours": "**ours**, the guest runs meanwhile",
@@ -24,9 +22,9 @@ def measure(rounds: int) -> dict[str, list[Take]]:
     if why := missing():
         raise NotHere(why)
     found: dict[str, list[Take]] = {server: [] for server in NAMES}
-    with tempfile.TemporaryDirectory(prefix="rsp-") as name, running(Path(name)) as guest:
+    with alone() as guest:
         for _ in range(rounds):
-            by_size = rsp.samples(guest, Path(name), 1)
+            by_size = rsp.samples(guest, guest.directory, 1)
             for server, takes in found.items():
                 takes.append(
                     {

@@ -4,7 +4,6 @@
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -194,10 +193,7 @@ def guest(busy_guest: Guest) -> Iterator[Guest]:
 def busy_guest() -> Iterator[Guest]:
     """The machine of `guest`."""
     noise = b"while :; do cat /proc/uptime >/dev/null; done\n"
-    with (
-        tempfile.TemporaryDirectory(prefix="rsp-") as name,  # short: sockets live here
-        rsp_guest.running(Path(name), extra={"noise": noise}) as running,
-    ):
+    with rsp_guest.alone(extra={"noise": noise}) as running:
         # an idle kernel stops its jiffies, and opens no files
         running.shell("sh /noise &")
         yield running
@@ -206,10 +202,7 @@ def busy_guest() -> Iterator[Guest]:
 @pytest.fixture(scope="session")
 def dead() -> Iterator[Guest]:
     """Another one, which has panicked and is stopped."""
-    with (
-        tempfile.TemporaryDirectory(prefix="rsp-") as name,
-        rsp_guest.running(Path(name)) as running,
-    ):
+    with rsp_guest.alone() as running:
         running.shell("while :; do :; done &")
         stop_in_panic(running)
         yield running
