@@ -10,10 +10,11 @@ import time
 from adeos import abi
 from adeos.abi import FireCause, FireState, KmbFire, Range
 from adeos.errors import FenceError, ParkedError, PlacementError
+from adeos.fake_part import FakePart
 from adeos.machine import Arming, Binding
 
 
-class FakeFires:
+class FakeFires(FakePart):
     """Part of FakeMachine.
 
     `armed`: vnode -> what it is armed with; `records`: what became of it; `kept`: its bytes.
@@ -130,17 +131,8 @@ class FakeFires:
         )
         return FireState.FIRED
 
-    def _owned(self) -> None:
-        raise NotImplementedError
-
-    def raw(self, base: int, size: int) -> memoryview:
-        """FakeMachine.raw; so are these."""
-        raise NotImplementedError
-
-    def tsc(self) -> int:
-        raise NotImplementedError
-
     def query(self, vnode: int) -> Binding | None:
+        """FakeMachine.query; so are these."""
         raise NotImplementedError
 
     def park_now(self, vnode: int, timeout_ms: int = 100) -> int:

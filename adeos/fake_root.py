@@ -6,9 +6,10 @@ from __future__ import annotations
 from adeos import abi
 from adeos.abi import Range
 from adeos.errors import PlacementError
+from adeos.fake_part import FakePart
 
 
-class FakeRoot:
+class FakeRoot(FakePart):
     """Part of FakeMachine."""
 
     root_pa: int
@@ -51,14 +52,3 @@ class FakeRoot:
         """Memory of the root that its successor sees once one is named."""
         self._memory.append((Range(base, len(data)), data))
         self.root_ram = (*self.root_ram, Range(base, len(data)))
-
-    def _owned(self) -> None:
-        raise NotImplementedError
-
-    def raw(self, base: int, size: int) -> memoryview:
-        """FakeMachine.raw."""
-        raise NotImplementedError
-
-    def tsc(self) -> int:
-        """FakeMachine.tsc."""
-        raise NotImplementedError

@@ -220,8 +220,7 @@ class KmbMachine:
                 raise PlacementError(f"vnode {vnode}: CPU {cpu} belongs to vnode {owner}") from None
 
     def unbind(self, vnode: int) -> None:
-        buffer = bytearray(vnode.to_bytes(4, "little"))
-        self._ioctl(abi.KMB_UNBIND, buffer, f"vnode {vnode}")
+        self._number(abi.KMB_UNBIND, vnode)
 
     def query(self, vnode: int) -> Binding | None:
         buffer = bytearray(abi.BIND.pack(abi.KmbBind(vnode)))
@@ -278,8 +277,7 @@ class KmbMachine:
         self._call(abi.KMB_BREAK, abi.BREAK, abi.KmbBreak(vnode, 0, 0, pa), vnode)
 
     def successor(self, vnode: int) -> None:
-        buffer = bytearray(vnode.to_bytes(4, "little"))
-        self._ioctl(abi.KMB_SUCCESSOR, buffer, f"vnode {vnode}")
+        self._number(abi.KMB_SUCCESSOR, vnode)
 
     def arm(self, vnode: int, arming: Arming) -> None:
         kept = [array.array("B", one.data or b"") for one in arming.pieces]
@@ -287,7 +285,7 @@ class KmbMachine:
         self._call(abi.KMB_ARM, abi.ARM, arm_request(vnode, arming, addresses), vnode)
 
     def disarm(self, vnode: int) -> None:
-        self._ioctl(abi.KMB_DISARM, bytearray(vnode.to_bytes(4, "little")), f"vnode {vnode}")
+        self._number(abi.KMB_DISARM, vnode)
 
     def fire(self, vnode: int) -> KmbFire | None:
         found: KmbFire = self._call(abi.KMB_FIRE, abi.FIRE, KmbFire(vnode), vnode)
@@ -303,7 +301,7 @@ class KmbMachine:
         return room.tobytes()
 
     def settle(self, vnode: int) -> None:
-        self._ioctl(abi.KMB_SETTLE, bytearray(vnode.to_bytes(4, "little")), f"vnode {vnode}")
+        self._number(abi.KMB_SETTLE, vnode)
 
     def ipi(self, vnode: int, cpu: int, vector: int) -> None:
         self._call(abi.KMB_IPI, abi.IPI, abi.KmbIpi(vnode, cpu, vector), vnode)
@@ -336,6 +334,10 @@ class KmbMachine:
         buffer = bytearray(layout.pack(request))
         self._ioctl(command, buffer, f"vnode {vnode}")
         return layout.unpack(buffer)
+
+    def _number(self, command: int, vnode: int) -> None:
+        """A command that takes the vnode's id alone."""
+        self._ioctl(command, bytearray(vnode.to_bytes(4, "little")), f"vnode {vnode}")
 
     def _ioctl(self, command: int, buffer: bytearray | None, subject: str) -> None:
         try:
