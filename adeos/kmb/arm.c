@@ -50,12 +50,6 @@ struct kmb_armed *kmb_armed_take(u32 vnode)
 	return a;
 }
 
-static void unmap(void *p)
-{
-	if (p)
-		memunmap(p);
-}
-
 void kmb_armed_free(struct kmb_armed *a)
 {
 	u32 i;
@@ -64,10 +58,10 @@ void kmb_armed_free(struct kmb_armed *a)
 		return;
 	for (i = 0; i < KMB_ARM_PIECES; i++) {
 		vfree(a->held[i]);
-		unmap(a->dest[i]);
+		memunmap(a->dest[i]);
 	}
-	unmap(a->bridge);
-	unmap(a->next);
+	memunmap(a->bridge);
+	memunmap(a->next);
 	vfree(a->keep);
 	kfree(a);
 }
@@ -129,18 +123,13 @@ u32 kmb_armed_altered(const struct kmb_armed *a)
 	return KMB_ARM_PIECES;
 }
 
-static bool within(u64 base, u64 size, u64 pa, u64 n)
-{
-	return n && pa >= base && n <= size && pa - base <= size - n;
-}
-
 /* Copies what is to be kept; maps where it all goes. */
 static int take_piece(struct kmb_armed *a, u32 i)
 {
 	const struct kmb_piece *p = &a->arm.piece[i];
 
-	if (!within(a->arm.region_base, a->arm.region_size, p->pa, p->size) &&
-	    !kmb_memory_slot(p->pa, p->size))
+	if (!p->size || (!kmb_within(p->pa, p->size, a->arm.region_base, a->arm.region_size) &&
+			 !kmb_memory_slot(p->pa, p->size)))
 		return -EPERM;
 	if (p->data) {
 		a->held[i] = vmalloc(p->size);
@@ -178,8 +167,8 @@ static bool plausible(const struct kmb_arm *arm)
 {
 	return arm->npieces && arm->npieces <= KMB_ARM_PIECES &&
 	       arm->silence_ms && arm->silence_ms <= KMB_FIRE_SILENCE_MAX &&
-	       within(arm->region_base, arm->region_size, arm->entry, 1) &&
-	       within(arm->region_base, arm->region_size, arm->rsi, 1);
+	       kmb_within(arm->entry, 1, arm->region_base, arm->region_size) &&
+	       kmb_within(arm->rsi, 1, arm->region_base, arm->region_size);
 }
 
 /* Everything that needs no lock.  The region is the caller's or nobody's: that is checked later. */
@@ -210,9 +199,10 @@ static bool pieces_fit(const struct kmb_vnode *v, const struct kmb_armed *a)
 
 	for (i = 0; i < a->arm.npieces; i++) {
 		const struct kmb_piece *p = &a->arm.piece[i];
-		bool inside = within(a->arm.region_base, a->arm.region_size, p->pa, p->size);
+		bool inside = kmb_within(p->pa, p->size, a->arm.region_base, a->arm.region_size);
 
-		if (!inside && !within(v->slot_base + PAGE_SIZE, VN_SLOT_RAM - PAGE_SIZE, p->pa, p->size))
+		if (!inside && !kmb_within(p->pa, p->size, v->slot_base + PAGE_SIZE,
+					   VN_SLOT_RAM - PAGE_SIZE))
 			return false;
 		if (!a->held[i] && !(inside && moves))
 			return false;
@@ -220,16 +210,28 @@ static bool pieces_fit(const struct kmb_vnode *v, const struct kmb_armed *a)
 	return true;
 }
 
-static int check(struct kmb_vnode *v, const struct kmb_armed *a)
+/* The vnode where it is to be started. */
+struct kmb_bind kmb_armed_bind(const struct kmb_vnode *v, const struct kmb_armed *a)
 {
-	const struct kmb_arm *arm = &a->arm;
 	struct kmb_bind bind = {
-		.vnode = arm->vnode,
-		.region_base = arm->region_base,
-		.region_size = arm->region_size,
+		.vnode = v->id,
+		.ncpus = v->ncpus,
+		.region_base = a->arm.region_base,
+		.region_size = a->arm.region_size,
 		.slot_base = v->slot_base,
 		.slot_size = v->slot_size,
 	};
+	u32 i;
+
+	for (i = 0; i < v->ncpus; i++)
+		bind.cpu[i] = v->cpu[i]->cpu;
+	return bind;
+}
+
+static int check(struct kmb_vnode *v, const struct kmb_armed *a)
+{
+	const struct kmb_arm *arm = &a->arm;
+	struct kmb_bind bind = kmb_armed_bind(v, a);
 	int rc = kmb_vnode_check_memory(&bind);
 
 	if (rc)

@@ -54,11 +54,6 @@ static struct vn_debug *mailbox(const struct hold *h, u32 cpu)
 	return (struct vn_debug *)h->shared + cpu;
 }
 
-static bool within(u64 pa, u64 size, u64 base, u64 length)
-{
-	return pa >= base && size <= length && pa - base <= length - size;
-}
-
 /* One page at most; atomic for a single byte. */
 static int write_page(u64 pa, const void *data, size_t size)
 {
@@ -249,8 +244,8 @@ void kmb_control_closed(const struct file *file)
 
 static bool owns(const struct kmb_vnode *v, u64 pa, u64 size)
 {
-	return within(pa, size, v->region_base, v->region_size) ||
-	       within(pa, size, v->slot_base + PAGE_SIZE, v->slot_size - PAGE_SIZE);
+	return kmb_within(pa, size, v->region_base, v->region_size) ||
+	       kmb_within(pa, size, v->slot_base + PAGE_SIZE, v->slot_size - PAGE_SIZE);
 }
 
 int kmb_control_poke(const struct kmb_poke *p)
@@ -314,7 +309,7 @@ int kmb_control_break(const struct kmb_break *b)
 	struct hold *h = &holds[v ? v->id : 0];
 	u32 slot;
 
-	if (!v || !within(b->pa, 1, v->region_base, v->region_size))
+	if (!v || !kmb_within(b->pa, 1, v->region_base, v->region_size))
 		return -EPERM;
 	if (b->set > 1 || !b->pa)
 		return -EINVAL;

@@ -169,18 +169,8 @@ static void keep(const struct kmb_vnode *v, struct kmb_armed *a)
 
 static int move(const struct kmb_vnode *v, const struct kmb_armed *a)
 {
-	struct kmb_bind bind = {
-		.vnode = v->id,
-		.ncpus = v->ncpus,
-		.region_base = a->arm.region_base,
-		.region_size = a->arm.region_size,
-		.slot_base = v->slot_base,
-		.slot_size = v->slot_size,
-	};
-	u32 i;
+	struct kmb_bind bind = kmb_armed_bind(v, a);
 
-	for (i = 0; i < v->ncpus; i++)
-		bind.cpu[i] = v->cpu[i]->cpu;
 	return kmb_vnode_bind(&bind);
 }
 
@@ -234,13 +224,7 @@ static int restart(struct kmb_vnode *v, struct kmb_armed *a, struct kmb_fire *f)
 
 static int may_fire(const struct kmb_vnode *v, const struct kmb_armed *a)
 {
-	struct kmb_bind bind = {
-		.vnode = v->id,
-		.region_base = a->arm.region_base,
-		.region_size = a->arm.region_size,
-		.slot_base = v->slot_base,
-		.slot_size = v->slot_size,
-	};
+	struct kmb_bind bind = kmb_armed_bind(v, a);
 	u32 bad = kmb_armed_altered(a);
 
 	if (bad < KMB_ARM_PIECES) {

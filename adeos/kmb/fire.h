@@ -37,6 +37,7 @@ struct kmb_armed {
 struct kmb_armed *kmb_armed(u32 vnode);
 struct kmb_armed *kmb_armed_take(u32 vnode);
 void kmb_armed_free(struct kmb_armed *a);
+struct kmb_bind kmb_armed_bind(const struct kmb_vnode *v, const struct kmb_armed *a);
 u32 kmb_armed_altered(const struct kmb_armed *a);
 struct kmb_fire *kmb_fire_record(u32 vnode);
 void kmb_fire_keep(u32 vnode, struct kmb_armed *a);

@@ -26,6 +26,12 @@ static inline bool kmb_overlap(u64 a, u64 asize, u64 b, u64 bsize)
 	return a < b + bsize && b < a + asize;
 }
 
+/* nothing at all (size 0) lies within whatever it begins in */
+static inline bool kmb_within(u64 pa, u64 size, u64 base, u64 length)
+{
+	return pa >= base && size <= length && pa - base <= length - size;
+}
+
 /* cpus.c: the CPUs given to vnodes */
 int kmb_cpus_init(void);
 void kmb_cpus_exit(void);

@@ -34,8 +34,7 @@ static u64 root_pa;
 
 static bool within(const struct kmb_range *r, u64 base, u64 size)
 {
-	return size && base >= r->base && size <= r->size &&
-	       base - r->base <= r->size - size;
+	return size && kmb_within(base, size, r->base, r->size);
 }
 
 static bool __init parse_range(char **text, struct kmb_range *r)
