@@ -40,6 +40,18 @@ def images(rig):
     return {one["role"]: one for one in rig.client.call("images")["images"]}
 
 
+def frozen(rig):
+    """It has an image, and runs again: a vnode that stands still for its image cannot crash."""
+    rig.until(lambda: "running" in images(rig), "an image")
+
+    def goes_on():
+        vnode = rig.machine.vnodes[1]
+        state = abi.WARM.get(vnode.view, abi.VN_BR_WARM, "state")
+        return vnode.alive and state == abi.WarmState.RESUMED
+
+    rig.until(goes_on, "the vnode goes on")
+
+
 @pytest.fixture
 def standby(warm_rig):
     """A vnode that runs in a second region, with one that stands by."""
@@ -84,7 +96,7 @@ def test_a_crash_is_answered_by_the_standby_and_its_region_stands_by_next(standb
 def test_warm_copies_the_image_back_into_its_own_region(warm_rig):
     rig = warm_rig(WARM)
     ready(rig, 1)
-    rig.until(lambda: "running" in images(rig), "an image")
+    frozen(rig)
     region = word(rig).region_base
     page = rig.machine.raw(region + 0x110000, 4096)
     page[:] = b"\xff" * 4096
@@ -128,7 +140,7 @@ def test_a_cpu_that_does_not_take_its_resume_is_parked_and_booted(standby):
 def test_failures_soon_after_each_resume_end_in_a_boot(warm_rig):
     rig = warm_rig(WARM + "quick = 2\n")
     ready(rig, 1)
-    rig.until(lambda: "running" in images(rig), "an image")
+    frozen(rig)
     ways = []
     for _ in range(3):
         crash(rig)
@@ -142,7 +154,7 @@ def test_a_damaged_image_is_not_used(warm_rig, offset):
     """Header, map and pages; the pages are checked before a use when idle time did not do it."""
     rig = warm_rig(WARM)
     ready(rig, 1)
-    rig.until(lambda: "running" in images(rig), "an image")
+    frozen(rig)
     crash(rig)
     rig.until(lambda: images(rig)["running"]["checked"], "the image is checked again")
     rig.machine.raw(int(images(rig)["running"]["image"], 16) + offset, 1)[0] ^= 1
@@ -263,7 +275,7 @@ def test_a_daemon_killed_at_once_after_a_crash_still_resumes_or_boots(standby):
 def test_a_new_daemon_drops_a_damaged_image_and_says_why(warm_rig, capfd, spoil, why):
     rig = warm_rig(WARM)
     ready(rig, 1)
-    rig.until(lambda: "running" in images(rig), "an image")
+    frozen(rig)
     place = int(images(rig)["running"]["image"], 16)
     rig.kill()
     spoil(rig.machine.raw(place, 0x4000))
@@ -277,7 +289,7 @@ def test_a_new_daemon_drops_a_damaged_image_and_says_why(warm_rig, capfd, spoil,
 def test_a_new_daemon_does_not_use_the_image_of_another_kernel(warm_rig):
     rig = warm_rig(WARM)
     ready(rig, 1)
-    rig.until(lambda: "running" in images(rig), "an image")
+    frozen(rig)
     rig.kill()
     text = rig.config.read_text()
     rig.config.write_text(text.replace("inject = true", 'inject = true\ncmdline = "another"'))
@@ -290,7 +302,7 @@ def test_a_new_daemon_does_not_use_the_image_of_another_kernel(warm_rig):
 def test_a_journal_that_cannot_be_read_is_none(warm_rig):
     rig = warm_rig(WARM)
     ready(rig, 1)
-    rig.until(lambda: "running" in images(rig), "an image")
+    frozen(rig)
     rig.kill()
     (rig.config.parent / "run" / "images.json").write_text('[{"vnode": 1')
     rig.start()
