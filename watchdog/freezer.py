@@ -8,6 +8,7 @@ beats meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -27,6 +28,9 @@ PARK_MS = 1000
 READY_POLL_S = 0.02
 READY_SOON = 1000
 """Looks, after which there is no hurry."""
+SECOND_REGION_S = 10.0
+"""How long a vnode that is ready waits, serving nobody, for the region that it is to run in while
+this one stands by; its agent lets it wait for 30 s (adeos/agent/ready.c)."""
 
 
 class Host(Protocol):
@@ -68,10 +72,25 @@ class Freezer:
         looks = 0
         while unit.watched is watched:
             if unit.vnode.state is State.RUNNING and freezing.is_ready(unit):
+                await self._second_region(unit, watched)
                 unit.queue.put_nowait(actions.Freeze(watched.incarnation))
                 return
             looks += 1
             await asyncio.sleep(READY_POLL_S if looks < READY_SOON else 10 * READY_POLL_S)
+
+    async def _second_region(self, unit: Unit, watched: Watched) -> None:
+        """Wait for a dump that is being written, if its region is what a standby lacks."""
+        wanted = unit.config.restart.strategy == "standby" and not self.store.of(unit.id)
+        if not wanted or not self.placement.may_move(unit):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECOND_REGION_S):
+                while (
+                    unit.watched is watched
+                    and self.placement.held
+                    and self.placement.peek(unit) is None
+                ):
+                    await asyncio.sleep(READY_POLL_S)
 
     async def freeze(self, unit: Unit, incarnation: int) -> None:
         """Freeze, keep the image, go on; a refusal is logged and told to who asked."""

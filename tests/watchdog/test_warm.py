@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from adeos import abi
 from adeos.bridge import RootBridge
 from adeos.errors import FenceError
+from watchdog import dumps
 from watchdog.errors import WatchdogError
 
 STANDBY = 'strategy = "standby"\nresume_ms = 1000\n'
@@ -147,6 +150,41 @@ def test_failures_soon_after_each_resume_end_in_a_boot(warm_rig):
         ways.append(word(rig).way)
     assert ways == [abi.Way.WARM, abi.Way.WARM, abi.Way.COLD]
     assert not images(rig)
+
+
+def test_a_standby_is_made_anew_after_the_images_were_dropped(make_rig, rig_tools, monkeypatch):
+    """The region it needs is a dump still, when the vnode is ready again."""
+    written = threading.Event()
+    worker = dumps.Dumps._worker
+
+    async def slow(self, incident):
+        while not written.is_set():
+            await asyncio.sleep(0.01)
+        await worker(self, incident)
+
+    text = rig_tools.vnode_text(1, "one", [1], STANDBY + "quick = 1\n")
+    size = 2 * abi.VN_REGION_MIN
+    two_regions = abi.Range(0x20000000, abi.VN_ROOT_SIZE + 2 * (size + abi.VN_REGION_MIN))
+    rig = make_rig(
+        text.replace('"64M"', f'"{size >> 20}M"'),
+        rig_tools.LastingMachine(ranges=(two_regions,)),
+    ).start()
+    ready(rig, 1)
+    ready(rig, 2)
+    rig.until(lambda: set(images(rig)) == {"running", "standby"}, "two images")
+    written.set()
+    crash(rig)
+    rig.until(lambda: set(images(rig)) == {"running", "standby"}, "two images again")
+    monkeypatch.setattr(dumps.Dumps, "_worker", slow)
+    written.clear()
+    rig.machine.vnodes[1].crash()
+    ready(rig, 4)
+    assert word(rig).way is abi.Way.COLD
+    time.sleep(0.2)
+    assert not images(rig)
+    written.set()
+    ready(rig, 5)
+    rig.until(lambda: set(images(rig)) == {"running", "standby"}, "a standby anew")
 
 
 @pytest.mark.parametrize("offset", [9, 0x100, 0x3000])

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Restarts without booting, many in a row and of mixed faults, with a second vnode at work.
+
+    script/modules && .venv/bin/python -m bench.failovers -n 100     # a box of its own
+
+Two vnodes: `witness` copies and sums files all the while, `victim` fails, each time with work of
+its own.  Prints a line a restart and, for each strategy, the JSON of tests/life/warm_stress.py.
+Exit code 1 when a restart, a dump or the witness was not as it should be.  Takes 10 to 25 s each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from box import kernels, layout, machine
+from tests.campaign import vnodes
+
+CONFIG = "/etc/vnode-debug/failovers.toml"
+BOX = machine.Options(memory=4 << 30, cpus=4, fresh=True)
+WITNESS, VICTIM = 1, 2
+WAYS = ("standby", "warm")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def in_box(words: list[str], stdin: str = "") -> str:
+    """Output of a command in the box."""
+    done = machine.run(words, stdin=stdin, timeout=400)
+    if done.returncode:
+        raise SystemExit(f"failovers: {' '.join(words)}: {done.stderr.strip()[-400:]}")
+    return done.stdout
+
+
+def config(head: str, kernel: str, way: str) -> str:
+    """vnodes.toml; `head` is the text of the box's own down to its first vnode."""
+    text = head + "\n[dumps]\ncount = 12\n"
+    for number, name in ((WITNESS, "witness"), (VICTIM, "victim")):
+        text += f'\n[[vnode]]\nid = {number}\nname = "{name}"\ncpus = [{number}]\nmemory = "128M"\n'
+        text += f'kernel = "/boot/vmlinuz-{kernel}"\ninject = true\n'
+        text += f'initrd = "{layout.TREE}/build/{vnodes.INITRD.name}"\n'
+        text += layout.WATCH + "[vnode.restart]\nintensity = 1000\n"
+        if number == VICTIM:
+            text += f'quick = 1000\nstrategy = "{way}"\n'
+    return text
+
+
+def run(way: str, count: int, seed: int) -> dict[str, Any]:
+    """`count` restarts of that strategy; what tests/life/warm_stress.py found."""
+    image = kernels.fetch("cloud", say)
+    vnodes.initrd(image, say)
+    head = in_box(["cat", "/etc/vnode-debug/vnodes.toml"]).partition("\n[[vnode]]")[0]
+    in_box(
+        ["sh", "-c", f"vnode-debug down --timeout 60 2>/dev/null; cat >{CONFIG}"],
+        config(head, image.version, way),
+    )
+    in_box(["vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "300"])
+    words = f"{way} {VICTIM} {WITNESS} {count} {seed}"
+    line = f"cd {layout.TREE} && PYTHONPATH=. exec python3 -m tests.life.warm_stress {words}"
+    argv = machine.exec_argv(["sh", "-c", line], tty=False)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"failovers: {way}: ended with {done.returncode}")
+    return dict(json.loads(done.stdout))
+
+
+def good(found: dict[str, Any]) -> bool:
+    """Every restart of its kind, every dump there, the witness undisturbed."""
+    witness = found["witness"]
+    spoilt = witness["sums_wrong"] or witness["complaints"] or not witness["same_incarnation"]
+    return not (found["bad"] or found["dumps"]["without"] or spoilt)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-n", type=int, default=100, help="restarts of each strategy")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=WAYS)
+    args = parser.parse_args()
+    machine.up(BOX, say)
+    try:
+        all_good = True
+        for way in [args.only] if args.only else WAYS:
+            found = run(way, args.n, args.seed)
+            say(f"load {os.getloadavg()[0]:.1f}")
+            print(json.dumps(found, indent=1), flush=True)
+            all_good = all_good and good(found)
+    finally:
+        machine.down(say)
+    raise SystemExit(not all_good)
+
+
+if __name__ == "__main__":
+    main()
