@@ -32,16 +32,18 @@ def roles(vnodes: Vnodes, vnode: int) -> set[str]:
     return {one["role"] for one in vnodes.json("images", str(vnode))}
 
 
-def until_it_stands_by(vnodes: Vnodes) -> None:
+def until_it_stands_by(vnodes: Vnodes, vnode: int = 2) -> None:
     end = time.monotonic() + 300
-    while roles(vnodes, 2) != {"running", "standby"} or vnodes.status(2)["state"] != "running":
+    while (
+        roles(vnodes, vnode) != {"running", "standby"} or vnodes.status(vnode)["state"] != "running"
+    ):
         assert time.monotonic() < end, vnodes.text("images")
         time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
 def warm(vnodes: Vnodes) -> Iterator[Vnodes]:
-    """The vnodes with a standby of vnode 2."""
+    """The vnodes with a standby of vnode 2 (and of 3, when that is started)."""
     vnodes.text("down", timeout=120)
     vnodes.box.check(["cp", CONFIG, "/tmp/before.toml"])
     vnodes.box.check(["python3", "-c", STANDBY, CONFIG])
@@ -108,3 +110,25 @@ def test_a_task_that_does_not_freeze_is_named_and_the_vnode_goes_on(warm: Vnodes
     time.sleep(1)
     after = warm.status(1)
     assert (after["state"], after["incarnation"]) == ("running", before["incarnation"])
+
+
+def test_a_vnode_of_two_cpus_comes_back_on_both(warm: Vnodes) -> None:
+    """Vnode 3, on the CPU of vnode 2 and another one."""
+    warm.text("stop", "2")
+    warm.text("start", "3", "--wait")
+    try:
+        until_it_stands_by(warm, 3)
+        for fault in (("panic", "--cpu", "1"), ("irqhang",)):
+            until_it_stands_by(warm, 3)
+            before = warm.status(3)["incarnation"]
+            incident = warm.fail(3, *fault)
+            assert (incident["restart"], incident["outcome"]) == ("standby", "restarted")
+            after = warm.wait(3, "running")
+            assert (after["way"], after["incarnation"]) == ("standby", before + 1)
+            assert len(after["beats"]) == 2
+            assert all(cpu["irq"]["beats"] and cpu["irq"]["age_s"] < 5 for cpu in after["beats"])
+            log = warm.text("log", "3")
+            assert not [line for line in log.splitlines() if "WARN" in line or "BUG" in line]
+    finally:
+        warm.text("stop", "3")
+        warm.text("start", "2", "--wait")
