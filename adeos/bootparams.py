@@ -21,7 +21,7 @@ ENTRY_64: Final = 0x200
 _SETUP_START: Final = 0x1F1
 _OLDEST: Final = 0x020C
 _KERNEL_64, _ABOVE_4G = 1 << 0, 1 << 1  # xloadflags
-_LOADED_HIGH, _KEEP_SEGMENTS = 1 << 0, 1 << 6  # loadflags
+_LOADED_HIGH, _KASLR, _KEEP_SEGMENTS = 1 << 0, 1 << 1, 1 << 6  # loadflags
 _TYPE_UNKNOWN_LOADER: Final = 0xFF
 _SETUP_RNG_SEED: Final = 9
 _E820_MAX: Final = 128
@@ -114,8 +114,13 @@ def boot_params(
     rsdp_address: int,
     setup_data_address: int,
     memory: Sequence[tuple[Range, E820]],
+    kaslr: bool = False,
 ) -> bytes:
-    """The zero page; an `initrd` of size 0 means none, `setup_data_address` 0 likewise."""
+    """The zero page; an `initrd` of size 0 means none, `setup_data_address` 0 likewise.
+
+    `kaslr`: say what the decompressor says to the kernel that it has unpacked, which then places
+    its modules and its view of memory at random.
+    """
     page = bytearray(SIZE)
     page[_SETUP_START : _SETUP_START + len(image.setup)] = image.setup
 
@@ -128,7 +133,7 @@ def boot_params(
 
     put("Q", 0x070, rsdp_address)
     put("B", 0x210, _TYPE_UNKNOWN_LOADER)
-    put("B", 0x211, page[0x211] | _LOADED_HIGH | _KEEP_SEGMENTS)
+    put("B", 0x211, page[0x211] | _LOADED_HIGH | _KEEP_SEGMENTS | _KASLR * kaslr)
     put("I", 0x214, load_address & 0xFFFFFFFF)
     put_split(0x218, 0x0C0, initrd.base if initrd.size else 0)
     put_split(0x21C, 0x0C4, initrd.size)

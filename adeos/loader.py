@@ -25,6 +25,7 @@ from adeos.files import read_regular
 from adeos.initrd import check_initrd
 from adeos.machine import Machine
 from adeos.pool import size_text
+from adeos.vmlinux import Flat, flatten
 
 _OFF_SETUP_DATA: Final = 0x12000  # the free part of the region's first 512 KiB
 _INITRD_ALIGN: Final = 0x100000
@@ -43,6 +44,9 @@ class Image(NamedTuple):
     kernel_sha256: str
     initrd_sha256: str
     name: str
+    flat: Flat | None = None
+    """The kernel unpacked; it is started as this then."""
+    flat_sha256: str = ""
 
     @classmethod
     def stage(cls, kernel: Path, initrd: Path | None, cmdline: str = "") -> "Image":
@@ -60,11 +64,28 @@ class Image(NamedTuple):
         _compose_cmdline(header, cmdline, 0)
         return cls(kernel, initrd, cmdline, header, _sha256(kernel), _sha256(initrd), name)
 
+    def unpacked(self, vmlinux: bytes) -> "Image":
+        """The same, to be started as the `vmlinux` that its kernel would unpack.  ImageError."""
+        flat = flatten(vmlinux, self.name)
+        if len(flat.data) > self.header.init_size:
+            raise ImageError(
+                f"{self.name}: its vmlinux takes {len(flat.data)} bytes, more than the"
+                f" {self.header.init_size} of its header",
+                "boot it without fast_boot",
+            )
+        return self._replace(flat=flat, flat_sha256=_sha256(flat.data))
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 of what lies in memory when it is started: kernel and initrd."""
+        return self.flat_sha256 or self.kernel_sha256, self.initrd_sha256
+
     def verify(self) -> None:
         """ImageError when the bytes kept are no longer those that were staged."""
+        kernel = self.flat.data if self.flat else self.kernel
         for what, data, digest in (
-            ("kernel", self.kernel, self.kernel_sha256),
-            ("initrd", self.initrd, self.initrd_sha256),
+            ("kernel", kernel, self.digests[0]),
+            ("initrd", self.initrd, self.digests[1]),
         ):
             if _sha256(data) != digest:
                 raise ImageError(f"{self.name}: the staged {what} was altered", "stage it again")
@@ -151,6 +172,7 @@ def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
         rsdp_address=acpi_base,
         setup_data_address=setup_data,
         memory=memory,
+        kaslr=image.flat is not None and "nokaslr" not in line.rstrip(b"\0").decode().split(),
     )
     acpi_tables = acpi.compose(
         acpi_base,
@@ -168,17 +190,19 @@ def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
         ("ACPI tables", acpi_base, acpi_tables),
     ]
     pieces = [Piece(what, Range(at, len(data)), data) for what, at, data in parts if data]
-    entry = Entry(cr3, load_address + bootparams.ENTRY_64, region.base + abi.VN_OFF_BOOT_PARAMS)
+    start = image.flat.entry if image.flat else bootparams.ENTRY_64
+    entry = Entry(cr3, load_address + start, region.base + abi.VN_OFF_BOOT_PARAMS)
     return Plan((*pieces, *payload), entry, line.rstrip(b"\0").decode(), memory)
 
 
 def _payload(image: Image, region: Range) -> tuple[Piece, ...]:
     """Initrd and kernel: the same for whoever is started in `region`."""
     _check_region(image.header, image.name, region)
-    initrd, part = _initrd_place(image, region), image.header.payload
-    kernel = Piece(
-        "kernel", Range(region.base + abi.VN_OFF_KERNEL, part.size), image.kernel, part.base
-    )
+    initrd, part, data = _initrd_place(image, region), image.header.payload, image.kernel
+    if image.flat is not None:
+        data = image.flat.data
+        part = Range(0, len(data))
+    kernel = Piece("kernel", Range(region.base + abi.VN_OFF_KERNEL, part.size), data, part.base)
     return (Piece("initrd", initrd, image.initrd), kernel) if image.initrd else (kernel,)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ class Spec(NamedTuple):
     cmdline: str
     kernel_sha256: str = ""
     initrd_sha256: str = ""
+    unpacked: bool = False
+    """The kernel is unpacked when it is staged, not at every boot."""
 
 
 _Signature = tuple[tuple[int, int, int], ...]
@@ -36,10 +38,14 @@ class Stage:
     """Images by what they are made of.  Safe to use from several threads.
 
     `copies`: a directory of files named by their SHA-256, for images whose own files were replaced.
+    `unpack`: the vmlinux in a bzImage that is called so (ImageError).
     """
 
-    def __init__(self, copies: Path | None = None) -> None:
+    def __init__(
+        self, copies: Path | None = None, unpack: Callable[[bytes, str], bytes] | None = None
+    ) -> None:
         self.copies = copies
+        self.unpack = unpack
         self._images: dict[Spec, Image] = {}
         self._fresh: set[Spec] = set()
         self._added: dict[Spec, tuple[_Signature, Spec]] = {}
@@ -50,7 +56,7 @@ class Stage:
         with self._lock:
             image = self._images.get(spec)
             if image is None:
-                image = self._images[spec] = _read(spec, self._images, self.copies)
+                image = self._images[spec] = self._read(spec)
                 self._fresh.add(spec)  # its digests were taken this moment
             return image
 
@@ -110,6 +116,23 @@ class Stage:
             self._images = {spec: one for spec, one in self._images.items() if spec in wanted}
             self._fresh &= wanted
 
+    def _read(self, spec: Spec) -> Image:
+        """Read the files; bytes that are staged already for another vnode are shared."""
+        image = _from_files(spec)
+        if isinstance(image, ImageError):
+            image = _from_copies(spec, self.copies, image)
+        for other in self._images.values():
+            if other.kernel_sha256 == image.kernel_sha256:
+                image = image._replace(kernel=other.kernel)
+                if spec.unpacked and other.flat is not None:
+                    image = image._replace(flat=other.flat, flat_sha256=other.flat_sha256)
+            if other.initrd_sha256 == image.initrd_sha256:
+                image = image._replace(initrd=other.initrd)
+        if spec.unpacked and image.flat is None:
+            assert self.unpack is not None
+            image = image.unpacked(self.unpack(image.kernel, image.name))
+        return image
+
 
 def _signature(spec: Spec) -> _Signature:
     """What changes when one of the files does; empty, and like no other, when one is missing."""
@@ -118,19 +141,6 @@ def _signature(spec: Spec) -> _Signature:
     except OSError:
         return ((0, 0, time.monotonic_ns()),)
     return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in stats)
-
-
-def _read(spec: Spec, known: dict[Spec, Image], copies: Path | None) -> Image:
-    """Read the files; bytes that are staged already for another vnode are shared."""
-    image = _from_files(spec)
-    if isinstance(image, ImageError):
-        image = _from_copies(spec, copies, image)
-    for other in known.values():
-        if other.kernel_sha256 == image.kernel_sha256:
-            image = image._replace(kernel=other.kernel)
-        if other.initrd_sha256 == image.initrd_sha256:
-            image = image._replace(initrd=other.initrd)
-    return image
 
 
 def _from_files(spec: Spec) -> Image | ImageError:
@@ -161,6 +171,6 @@ def _from_copies(spec: Spec, copies: Path | None, why: ImageError) -> Image:
     except OSError:
         raise why from None
     image = Image.of(kernel, initrd, spec.cmdline, spec.kernel)
-    if (image.kernel_sha256, image.initrd_sha256) != spec[3:]:
+    if (image.kernel_sha256, image.initrd_sha256) != spec[3:5]:
         raise why
     return image

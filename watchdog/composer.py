@@ -82,11 +82,11 @@ class Composer:
         with self._lock:
             if composed != self.composed:
                 return
-            if self._ready.get(spare) != _digests(image):
+            if self._ready.get(spare) != image.digests:
                 self._forget(spare)
                 if not preload(self.machine, image, spare, self._hurry.is_set):
                     return
-                self._ready[spare] = _digests(image)
+                self._ready[spare] = image.digests
             self._plan(unit, spec, image, spare)
 
     def _plan(self, unit: Unit, spec: Spec, image: Image, spare: Range) -> None:
@@ -102,7 +102,7 @@ class Composer:
         with self._lock:
             self._hurry.clear()
             self.composed += 1
-            loaded = self._ready.get(start.region) == _digests(image)
+            loaded = self._ready.get(start.region) == image.digests
             ahead = self._plans.get(start) if loaded else None
             self._forget(start.region)
         return loaded, ahead
@@ -148,11 +148,11 @@ class Composer:
         with self._lock:
             if not wanted():
                 return None
-            if self._ready.get(region) != _digests(image):
+            if self._ready.get(region) != image.digests:
                 self._forget(region)
                 if not preload(self.machine, image, region, self._hurry.is_set):
                     return None
-                self._ready[region] = _digests(image)
+                self._ready[region] = image.digests
             self._plan(unit, spec_in(unit, slot), image, region)
             return arming.lay(self.machine, image, placement, free=True, preloaded=True)
 
@@ -160,7 +160,7 @@ class Composer:
         """An earlier daemon has composed the vnode there, and kmb.ko knows the digests."""
         image = self.stage.get(spec_in(unit, slot))
         with self._lock:
-            self._ready[region] = _digests(image)
+            self._ready[region] = image.digests
 
     def start(self, unit: Unit) -> int:
         """Start the boot CPU, or resume it; the TSC just before its INIT."""
@@ -194,7 +194,3 @@ def placement_of(unit: Unit, incarnation: int) -> Placement:
         period_us=tuple(layer.period_ms * 1000 for layer in config.watch.layers),
         flags=inject | freeze,
     )
-
-
-def _digests(image: Image) -> tuple[str, str]:
-    return image.kernel_sha256, image.initrd_sha256

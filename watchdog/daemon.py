@@ -34,7 +34,7 @@ from watchdog.ledger import Ledger
 from watchdog.placement import Placement
 from watchdog.service import Service
 from watchdog.shelf import Shelf
-from watchdog.staging import Staging, read_ahead
+from watchdog.staging import Staging, read_ahead, unpack
 from watchdog.standby import Led
 from watchdog.verbs import table
 
@@ -102,7 +102,7 @@ async def _run(config: Config, options: Options, open_machine: OpenMachine) -> N
     try:
         state = paths.private_dir(paths.state_dir())
         shelf = Shelf(state / "slots")
-        stage = Stage(shelf.images)
+        stage = Stage(shelf.images, unpack)
         if options.standby:
             log.start(as_json=config.watch.log == "json")
             led = await _stand_by(machine, config, stage)

@@ -68,7 +68,7 @@ class ImageStore:
         region, slot = unit.region, unit.slot
         assert region is not None and slot is not None
         image = self.composer.stage.get(spec_in(unit, slotting.choose(unit.vnode.slots)))
-        words = (image.kernel_sha256, image.initrd_sha256, image.cmdline, _BOOT_ID.read_text())
+        words = (*image.digests, image.cmdline, _BOOT_ID.read_text())
         boots = hashlib.sha256("\0".join(words).encode()).digest()
         return Identity(unit.id, region, slot, unit.apicids, boots)
 

@@ -33,7 +33,8 @@ async def stage(service: Service, request: Reply, send: Send) -> Reply:
             f"{unit.label} runs from slot {name}: stage into {slotting.other(name)}, so that it"
             " can fall back"
         )
-    name = await service.staging.add(unit, Spec(kernel, initrd, cmdline), name)
+    spec = Spec(kernel, initrd, cmdline, unpacked=config.fast_boot)
+    name = await service.staging.add(unit, spec, name)
     service.spawn(service.executor.prepare(unit))
     return {"ok": True, "slot": name, **describe(unit)}
 

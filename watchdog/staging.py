@@ -35,7 +35,18 @@ CHECK_EVERY_S = 30.0
 
 def spec_of(config: VnodeConfig) -> Spec:
     """What the config has a vnode boot; digests not yet known."""
-    return Spec(config.kernel, config.initrd, config.words)
+    return Spec(config.kernel, config.initrd, config.words, unpacked=config.fast_boot)
+
+
+def unpack(kernel: bytes, name: str) -> bytes:
+    """The vmlinux in a bzImage; ImageError when there is none, or no library to unpack it."""
+    from introspect.errors import IntrospectError  # seldom wanted, slow to import
+    from introspect.image import extract_vmlinux
+
+    try:
+        return extract_vmlinux(kernel, name)
+    except IntrospectError as error:
+        raise ImageError(str(error), "boot it without fast_boot") from None
 
 
 class Staging:

@@ -7,7 +7,6 @@ import pytest
 
 from adeos.abi import Range
 from adeos.errors import ImageError, PlacementError
-from kexec_restart import images
 from kexec_restart.images import Spec, Stage
 from kexec_restart.strategies import NAMES, Target, after_crash, choose, named
 
@@ -78,11 +77,11 @@ class FakeImage:
 def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> None:
     made = []
 
-    def read(spec, known, copies):
+    def read(stage, spec):
         made.append(FakeImage())
         return made[-1]
 
-    monkeypatch.setattr(images, "_read", read)
+    monkeypatch.setattr(Stage, "_read", read)
     stage, spec = Stage(), Spec("k", "", "")
     assert stage.get(spec) is stage.take(spec) is made[0]
     made[0].altered = True  # staging counts as the check for the first start only
@@ -93,7 +92,7 @@ def test_an_image_is_read_once_and_an_altered_one_is_forgotten(monkeypatch) -> N
 
 def test_digests_are_checked_between_any_two_starts(monkeypatch) -> None:
     image = FakeImage()
-    monkeypatch.setattr(images, "_read", lambda spec, known, copies: image)
+    monkeypatch.setattr(Stage, "_read", lambda stage, spec: image)
     stage, spec = Stage(), Spec("k", "", "")
     stage.take(spec)  # read this moment
     assert image.checks == 0

@@ -22,13 +22,13 @@ def with_config(vnodes: Vnodes, config: str) -> None:
     vnodes.text("up", "--wait", *(["--config", "/tmp/life.toml"] if config else []))
 
 
-def test_generic_kernel_and_memory_above_4g(vnodes: Vnodes) -> None:
-    """Both with KASLR on, as always."""
+def test_unpacked_generic_kernel_and_memory_above_4g(vnodes: Vnodes) -> None:
+    """An unpacked kernel's text lies where it was linked; the other one's at random."""
     config = vnodes.box.check("cat /etc/vnode-debug/vnodes.toml")
     cloud = re.search(r"/boot/vmlinuz-\S+-cloud-amd64", config)
     assert cloud
     head, alpha, beta, pair = config.split("[[vnode]]")
-    beta = beta.replace(cloud[0], cloud[0].replace("-cloud", ""))
+    beta = beta.replace(cloud[0], cloud[0].replace("-cloud", "") + '"\nfast_boot = true #')
     alpha = alpha.replace('"256M"', '"256M@0x140000000"')
     with_config(vnodes, "[[vnode]]".join((head, alpha, beta, pair)))
     try:
@@ -42,6 +42,6 @@ def test_generic_kernel_and_memory_above_4g(vnodes: Vnodes) -> None:
             head = vnodes.box.check(f"head -c 1M {incident['dump']['path']} | strings")
             offsets += re.findall(r"^KERNELOFFSET=(\w+)$", head, re.MULTILINE)
         assert len(offsets) == 2
-        assert set(offsets) != {"0"}
+        assert offsets[1] == "0"
     finally:
         with_config(vnodes, "")
