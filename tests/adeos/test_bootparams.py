@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import struct
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,21 +9,22 @@ from adeos import bootparams
 from adeos.bootparams import E820
 from adeos.errors import ImageError
 from adeos.machine import Range
-
-DEBIAN = sorted(Path("/boot").glob("vmlinuz-*-amd64"))
+from bench import stock
 
 
 def word(data, fmt, offset):
     return struct.unpack_from("<" + fmt, data, offset)[0]
 
 
-@pytest.mark.skipif(not DEBIAN, reason="no Debian kernel in /boot")
-@pytest.mark.parametrize("path", DEBIAN, ids=lambda path: path.name)
-def test_a_debian_kernel_is_understood(path):
-    image = bootparams.parse_bzimage(path.read_bytes())
-    assert image.version.startswith(path.name.removeprefix("vmlinuz-"))
-    assert image.above_4g and image.protocol >= 0x20F
-    assert image.init_size > image.payload.size > 1 << 20
+@pytest.mark.box  # where there are kernels
+def test_debian_kernels_are_understood():
+    paths = stock.kernels()
+    assert paths
+    for path in paths:
+        image = bootparams.parse_bzimage(path.read_bytes())
+        assert image.version.startswith(path.name.removeprefix("vmlinuz-"))
+        assert image.above_4g and image.protocol >= 0x20F
+        assert image.init_size > image.payload.size > 1 << 20
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import struct
 import threading
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,8 +17,8 @@ from adeos.errors import AdeosError, ImageError, OwnerError, PlacementError
 from adeos.fake import FakeMachine
 from adeos.initrd import check_initrd
 from adeos.machine import Range
+from bench import stock
 
-CLOUD = Path("/boot/vmlinuz-6.1.0-56-cloud-amd64")
 MIB = 1 << 20
 
 
@@ -185,13 +184,14 @@ def test_any_bytes_are_an_initrd_or_refused(data):
             assert str(error).isprintable()
 
 
-@pytest.mark.skipif(not CLOUD.exists(), reason="the Debian cloud kernel is not installed")
+@pytest.mark.box  # where there are kernels
 def test_a_real_kernel_above_4_gib(cpio):
+    kernel = stock.kernels("cloud-")[-1]
     machine = FakeMachine()
     machine.claim()
     region, slot = Range(0x140000000, 256 * MIB), Range(0x10000, 0x20000)
     binding = machine.bind(3, [1, 3], region, slot)
-    image = loader.Image.of(CLOUD.read_bytes(), cpio({"init": b"x"}), "", str(CLOUD))
+    image = loader.Image.of(kernel.read_bytes(), cpio({"init": b"x"}), "", str(kernel))
     placement = loader.Placement(
         3, "high", region, slot, loader.apicids(machine, [1, 3]), 1, binding.vector, 0
     )

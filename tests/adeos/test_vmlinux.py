@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from adeos import abi, loader
 from adeos.errors import ImageError
 from adeos.vmlinux import flatten
+from bench import stock
+from introspect.image import open_kernel_image
 
 BASE = 0x1000000
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -114,3 +116,13 @@ def test_an_altered_unpacked_kernel_is_noticed(bzimage):
     altered = image._replace(flat=image.flat._replace(data=b"x" * len(image.flat.data)))
     with pytest.raises(ImageError, match="kernel was altered"):
         altered.verify()
+
+
+@pytest.mark.box  # where there are kernels
+def test_debian_kernels_lie_as_they_were_linked():
+    for path in stock.kernels():
+        kernel = open_kernel_image(path)
+        flat = flatten(kernel.data, path.name)
+        at = kernel.offset("linux_banner")
+        assert flat.data[at : at + 14] == b"Linux version "
+        assert flat.entry == kernel.offset("startup_64")
