@@ -119,6 +119,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "box" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.box)
+        elif item.get_closest_marker("box"):
+            item.add_marker(pytest.mark.guest)
 
 
 @pytest.fixture(scope="session")
