@@ -81,6 +81,9 @@ def _vnodes(now: observe.Snapshot) -> Iterator[Family]:
     yield Family("restarts_total", "counter", "Restarts of a vnode.", restarts)
     left = [(la, s.restarts_left) for s, la in known if s.restarts_left != abi.VN_NEVER]
     yield Family("restarts_left", "gauge", "Restarts of a vnode before quarantine.", left)
+    armed = [(_labels(s.status), int(s.fire == "armed")) for s in now.samples if s.fire]
+    words = "1 while kmb.ko would restart a vnode without a daemon, 0 when it has tried."
+    yield Family("fire_armed", "gauge", words, armed)
     beats = [
         ({**_labels(sample.status), "cpu": cpu, "layer": layer}, beat.count[index])
         for sample in now.samples

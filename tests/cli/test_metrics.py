@@ -12,11 +12,12 @@ import time
 
 import pytest
 
-from cli import exporter
+from cli import exporter, exposition
 from cli.errors import CliError
 from cli.exposition import Family, render
 from crashdump.store import IncidentStore
 from watchdog.eventlog import EventLog
+from watchdog.observe import take
 
 SAMPLE = re.compile(
     r'[a-z_]+(\{([a-z]+="([^"\\\n]|\\["\\n])*"(,|(?=\})))+\})? -?[0-9.e+-]+(inf|nan)?'
@@ -73,6 +74,15 @@ def test_the_figures_are_there(call, world, stored):
     assert 'vnode_debug_beats_total{vnode="1",name="alpha",cpu="0",layer="irq"}' in result.out
     found = json.loads(call("metrics", "--json", world=world).out)
     assert {"name": "vnode_debug_up", "value": 1} in found
+
+
+def test_an_in_kernel_fire_is_told_of(world):
+    now = take(world.machine)
+    alpha, beta = now.samples
+    now = now._replace(samples=(alpha._replace(fire="armed"), beta._replace(fire="fired")))
+    lines = render(exposition.machine(now)).splitlines()
+    assert 'vnode_debug_fire_armed{vnode="1",name="alpha"} 1' in lines
+    assert 'vnode_debug_fire_armed{vnode="2",name="beta"} 0' in lines
 
 
 def test_a_dead_daemon_is_seen(call, world):
