@@ -35,7 +35,7 @@ with atheris.instrument_imports(
     import tui.errors
     import tui.keys
     import watchdog.daemon
-    from adeos import abi, bootparams, text
+    from adeos import abi, bootparams, text, vmlinux
     from adeos.abi import Range
     from adeos.bridge import Bridge, RootBridge
     from cli.session import Session
@@ -49,7 +49,7 @@ import msgspec
 
 from adeos.errors import AdeosError, BridgeError
 from crashdump.errors import CrashdumpError
-from tests.adeos import test_bridge
+from tests.adeos import test_bridge, test_vmlinux
 from tests.cli.conftest import FakeWorld
 from tests.fuzz import harness
 from tests.introspect import test_printk
@@ -375,6 +375,10 @@ def fuzz_bzimage(data: bytes) -> None:
     bootparams.parse_bzimage(data)
 
 
+def fuzz_vmlinux(data: bytes) -> None:
+    vmlinux.flatten(data)
+
+
 def fuzz_mtree(data: bytes) -> None:
     """What QEMU's monitor prints."""
     words = data.decode("latin-1")
@@ -473,6 +477,7 @@ TARGETS: dict[str, harness.Target] = {
     "mtree": (fuzz_mtree, lambda: [MTREE]),
     "root": (fuzz_root, lambda: [root_seed()]),
     "slots": (fuzz_slots, lambda: [msgspec.json.encode(slots.Slots())]),
+    "vmlinux": (fuzz_vmlinux, lambda: [test_vmlinux.WHOLE]),
     "warm": (fuzz_warm, lambda: [WARM[: HEAD + 200]]),
 }
 
