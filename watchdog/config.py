@@ -82,6 +82,11 @@ class VnodeWatch(Base, frozen=True):
         """In the order of abi.Layer."""
         return self.irq, self.sched, self.user
 
+    @property
+    def probe_lead_ms(self) -> int:
+        """So long before its limit a silent CPU is probed: what is true is known at the limit."""
+        return min(3 * self.irq.period_ms, self.irq.limit_ms // 4)
+
 
 class Restart(Base, frozen=True):
     """[vnode.restart].

@@ -74,9 +74,17 @@ class Detector:
     """The beats of one incarnation.
 
     `limits`: silence allowed a layer, TSC cycles.  With `accrual` they are the most allowed.
+    `lead`: so long before its limit the irq layer is called failed, for a probe to prove it.
     """
 
-    def __init__(self, ncpus: int, limits: Sequence[int], accrual: Accrual | None = None) -> None:
+    def __init__(
+        self,
+        ncpus: int,
+        limits: Sequence[int],
+        accrual: Accrual | None = None,
+        *,
+        lead: int = 0,
+    ) -> None:
         self.patience = 1
         """Factor on all limits: more than 1 while the vnode boots and while the watcher doubts."""
         self.due = 0
@@ -89,6 +97,7 @@ class Detector:
         self._entries = [c * STRIDE + layer for c in range(ncpus) for layer in range(len(LAYERS))]
         self._limit = [limits[e % STRIDE] if e % STRIDE < len(LAYERS) else 0 for e in range(size)]
         self._half = [limit // 2 for limit in self._limit]
+        self._lead = [lead if e % STRIDE == 0 else 0 for e in range(size)]
         self._most = tuple(self._limit)
         self._looked = _FAR
         self._accrual = accrual
@@ -185,7 +194,9 @@ class Detector:
 
     def _worst(self, late: list[int], now: int) -> Verdict:
         """The lowest late layer explains those above it, on its CPU first."""
-        failed = [e for e in late if now - self._seen[e] > self._limit[e] * self.patience]
+        failed = [
+            e for e in late if now - self._seen[e] > self._limit[e] * self.patience - self._lead[e]
+        ]
         if not failed:
             entry = min(late, key=lambda e: (e % STRIDE, e))
             return self._verdict(Level.SUSPECT, entry)

@@ -116,11 +116,12 @@ class Executor:
         """Whether silent CPUs live: they are asked for their registers and given time to beat."""
         assert isinstance(action, actions.Probe)
         fault, watched = action.fault, unit.watched
-        if watched is None or not unit.takes_nmi():
+        if watched is None:
             return events.Probed(fault.incarnation)
         counts, irq = watched.counts, LAYERS.index("irq")
         before, silent = counts(), watched.detector.silent()
         watch = unit.config.watch
+        lead = watch.probe_lead_ms / 1000
 
         def moving() -> bool:
             now = counts()
@@ -129,9 +130,12 @@ class Executor:
         def wanted() -> bool:
             return unit.vnode.probe is fault
 
+        if not unit.takes_nmi():
+            await asyncio.sleep(lead)
+            return events.Probed(fault.incarnation, moving=moving())
         ncpus = len(unit.config.cpus)
         questions = registers.Questions(self.machine, watched.bridge, unit.id, ncpus)
-        patience = registers.Patience(watch.probe_ms / 1000, 2 * watch.irq.period_ms / 1000)
+        patience = registers.Patience(watch.probe_ms / 1000, lead)
         began = self.machine.tsc()
         found = await registers.probe(questions, silent, moving, patience, wanted)
         binding = self.machine.query(unit.id)

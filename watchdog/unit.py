@@ -39,7 +39,8 @@ class Watched:
         if watch.judge == "phi":
             accrual = Accrual(watch.phi, watch.pause_ms * tsc_khz)
         limits = [layer.limit_ms * tsc_khz for layer in watch.layers]
-        self.detector = Detector(len(config.cpus), limits, accrual)
+        lead = 0 if accrual else watch.probe_lead_ms * tsc_khz
+        self.detector = Detector(len(config.cpus), limits, accrual, lead=lead)
         self.due = 0
         """TSC of the next look, unless a portal rings."""
         self.boot = BootWatch(now, config.watch.boot_timeout_ms * tsc_khz)

@@ -59,6 +59,20 @@ def test_each_layer_has_its_reason_and_limit() -> None:
         assert verdict.quiet_since == 1000
 
 
+@pytest.mark.parametrize("patience", [1, 4])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_what_a_probe_must_prove_is_called_failed_a_little_before_its_limit(
+    layer: int, patience: int
+) -> None:
+    detector, lead = Detector(1, LIMITS, lead=30), 30 if layer == 0 else 0
+    detector.patience = patience
+    detector.observe([7 if n < layer else 1 for n in range(STRIDE)], 0)
+    limit = LIMITS[layer] * patience - lead
+    for now, level in ((limit, Level.SUSPECT), (limit + 1, Level.FAILED)):
+        counts = [now + 9 if n < layer else 1 for n in range(STRIDE)]
+        assert detector.observe(counts, now).level is level
+
+
 def test_suspicion_comes_at_half_the_limit_and_names_the_layer() -> None:
     beats = Beats(1)
     beats.dead[0, 2] = 1000
