@@ -307,8 +307,7 @@ def test_cut_off_at_random_moments_it_loses_and_doubles_nothing(rig):
         rig.start()
         rig.wait(2, "running", incarnation=vnode.incarnation + 1)
         assert rig.machine.starts.count(2) == number + 1
-        rig.until(lambda: all(i.closed is not None for i in rig.incidents()), "closed incidents")
-    incidents = rig.incidents()
+        incidents = rig.finished(number)
     assert len(incidents) == faults
     failed = [one.incarnation for one in incidents]
     assert failed == sorted(set(failed))
