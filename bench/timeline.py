@@ -94,22 +94,23 @@ def main() -> None:
             print(f"{turn + 1}: {fault} of vnode {vnode}", file=sys.stderr, flush=True)
             time.sleep(SETTLE_S)
     low, high = min(loads), max(loads)
-    print(PAGE.format(cpus=os.cpu_count(), load=f"{low:.1f} to {high:.1f}"))
+    print(PAGE.format(cpus=os.cpu_count(), load=f"{low:.1f} to {high:.1f}", n=options.n))
     for (fault, vnode), incidents in sorted(found.items()):
         print(table(f"{fault}, {known.get(vnode, 0)} MiB", incidents, SUMS[fault]))
 
 
 PAGE = """# Where the time of an incident goes
 
-    .venv/bin/python -m bench.timeline -n 50 1 2 > docs/timeline.md
+    .venv/bin/python -m bench.timeline -n {n} 1 2 > docs/timeline.md
 
 wrote this page: vnodes made to fail again and again, the times out of their incidents
 (`vnode-debug incidents --json`; [incidents.md](incidents.md) names the stages). `started` is the
-successor's SIPI, `running` its first user beat. A hang's fault is its last beat, so `fault -> seen`
-holds the limit of `[vnode.watch]` (500 ms in the box) and the probe.
+successor's SIPI, `running` its first user beat. A hang's fault is its last beat; it is seen three
+periods (30 ms) before the limit of `[vnode.watch]` (500 ms in the box), `seen -> fenced` holds the
+probe that proves it.
 
-The machine was the box (QEMU, everything emulated) on a host of {cpus} cores with other work on it:
-load {load}.
+The machine was the box (QEMU, everything emulated) on a host of {cpus} cores, whose load, that of
+the box itself included, was {load}.
 """
 
 
