@@ -14,7 +14,7 @@ from tests.campaign.catalogue import SHORT
 if TYPE_CHECKING:
     RunningBox = Any
 
-pytestmark = [pytest.mark.box, pytest.mark.peers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.box, pytest.mark.timeout(600)]
 SEED = 1
 
 
