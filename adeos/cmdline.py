@@ -7,6 +7,7 @@ the user's words can override most of these; doing so with the first four breaks
 
 from typing import Final
 
+from adeos import firmware
 from adeos.errors import ImageError
 
 WORDS: Final[tuple[tuple[str, str], ...]] = (
@@ -26,6 +27,12 @@ WORDS: Final[tuple[tuple[str, str], ...]] = (
 )
 """The words and why each is needed; {tsc_khz} is filled in."""
 
+PM_TIMER: Final = "pmtmr={port:#x}"
+"""Where the machine has one.  A kernel measures the timer of its local APIC against the TSC while
+it boots, in 25 steps, and takes them for 100 ms however long the host made them: timers then run
+late or, for a pause in the first step, never.  Checked by the power management timer, a counter
+that may be read by anybody, the measure holds."""
+
 
 def compose(tsc_khz: int, user: str, limit: int) -> bytes:
     """The command line with its NUL; ImageError when that is longer than `limit` bytes."""
@@ -35,6 +42,9 @@ def compose(tsc_khz: int, user: str, limit: int) -> bytes:
             "write it on one line",
         )
     words = [word.format(tsc_khz=tsc_khz) for word, _ in WORDS]
+    port = firmware.pm_timer()
+    if port:
+        words.append(PM_TIMER.format(port=port))
     line = " ".join([*words, *user.split(" ")]).strip().encode() + b"\0"
     if len(line) > limit:
         raise ImageError(

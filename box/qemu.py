@@ -18,7 +18,7 @@ from pathlib import Path
 from box import cache, cpio, initramfs, kernels
 from box.errors import BoxError
 
-CPU_MODEL = "qemu64,+rdrand"
+CPU_MODEL = "qemu64,+rdrand,+arat"
 PROBE_SECONDS = 6.0
 PROBE_WORD = b"box: this guest boots"
 

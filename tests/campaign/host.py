@@ -24,11 +24,13 @@ from box.errors import BoxError
 from tests.campaign import vnodes
 from tests.campaign.catalogue import BY_NAME, SHORT, UNCONTAINED
 from tests.campaign.plan import shot
-from tests.campaign.table import page
+from tests.campaign.table import page, with_again
 
 HOME = cache.REPOSITORY / "build" / "campaign"
 PAGE = cache.REPOSITORY / "docs" / "containment.md"
 BOX = machine.Options(memory=4 << 30, cpus=5, fresh=True)
+FORGET = "rm -f /var/lib/vnode-debug/slots/*.json"
+"""The images that others have staged in the box: what fails often would fall back on them."""
 FOREVER_S = 1e9
 SILENT_S = 420.0  # a runner that says nothing for so long is stuck
 RUNNER = "cd /opt/vnode-debug && PYTHONPATH=. exec python3 -m tests.campaign.runner"
@@ -46,14 +48,15 @@ def in_box(words: Sequence[str], stdin: str = "", timeout: float = 200) -> str:
     return done.stdout
 
 
-def prepare() -> None:
-    """Starts the campaign's vnodes in the box that runs."""
+def prepare(watch: str = vnodes.WATCH) -> None:
+    """Starts the campaign's vnodes, with these limits, in the box that runs."""
     image = kernels.fetch("cloud", say)
     vnodes.initrd(image, say)
     cpus = int(in_box(["sh", "-c", "tr , '\\n' </etc/vnode-debug/kmb.arguments | tail -c 2"]))
-    text = vnodes.config(in_box(["cat", "/etc/vnode-debug/vnodes.toml"]), image.version, cpus)
+    machine_toml = in_box(["cat", "/etc/vnode-debug/vnodes.toml"])
+    text = vnodes.config(machine_toml, image.version, cpus, watch)
     in_box(["sh", "-c", f"cat >{vnodes.CONFIG}"], text)
-    in_box(["sh", "-c", "vnode-debug down --timeout 60 2>/dev/null; rmmod kmb || true"])
+    in_box(["sh", "-c", f"vnode-debug down --timeout 60 2>/dev/null; rmmod kmb; {FORGET}"])
     in_box(["vnode-debug", "up", "--config", vnodes.CONFIG, "--wait", "--timeout", "150"])
 
 
@@ -83,12 +86,18 @@ class Lines:
 
 
 def run_once(
-    lines: Lines, seed: int, shots: Sequence[int], faults: Sequence[str], seconds: float = FOREVER_S
+    lines: Lines,
+    seed: int,
+    shots: Sequence[int],
+    faults: Sequence[str],
+    seconds: float = FOREVER_S,
+    patience: float = 1.0,
 ) -> bool:
     """One runner, which begins no shot after `seconds`; whether it came to its end."""
     from select import select
 
     task = {"seed": seed, "shots": list(shots), "faults": list(faults), "seconds": seconds}
+    task["patience"] = patience
     argv = machine.exec_argv(["sh", "-c", RUNNER], tty=False)
     under_way: dict[int, dict[str, Any]] = {}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False) as run:
@@ -176,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the plan; a new one when left out")
     parser.add_argument("--only", type=int, action="append", help="this shot (repeatable)")
     parser.add_argument("--fault", action="append", choices=sorted(BY_NAME), help="only this fault")
+    parser.add_argument("--again", action="store_true", help="add those of --fault to the page")
     parser.add_argument("--short", action="store_true", help="a few different faults, no page")
     parser.add_argument("--minutes", type=float, default=0, help="begin no fault after so long")
     parser.add_argument("--outside", action="store_true", help="try what cannot be contained")
@@ -206,6 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = page(lines.known, seed, n)
         cache.write_atomically(PAGE, text.encode())
         say(f"campaign: {PAGE}")
+    if options.again and options.fault:
+        text = with_again(PAGE.read_text(), lines.known, seed)
+        cache.write_atomically(PAGE, text.rstrip().encode() + b"\n")
     found = [line for line in lines.known if "shot" in line]
     escapes = sum(bool(line["escapes"]) for line in found)
     misses = sum(bool(line["misses"]) for line in found)

@@ -88,8 +88,10 @@ class Fired:
 class Campaign:
     """The vnodes, their root, and what is known of both."""
 
-    def __init__(self, seed: int, faults: list[str]) -> None:
+    def __init__(self, seed: int, faults: list[str], patience: float = 1.0) -> None:
         self.seed, self.faults = seed, faults
+        self.patience = patience
+        """Factor on how long a fault may take, for a host that has little time for the box."""
         self.machine = KmbMachine()
         self.root = RootBridge.open(self.machine)
         self.client = Client(timeout=60)
@@ -161,6 +163,7 @@ class Campaign:
 
     def fire(self, one: Shot) -> None:
         fault = BY_NAME[one.fault]
+        fault = fault._replace(limit=fault.limit * self.patience)
         victims = list(one.vnodes[: fault.victims])
         others = [vnode for vnode in self.vnodes if vnode not in victims]
         say(begin=one.index, fault=one.fault, vnodes=victims)
@@ -474,7 +477,8 @@ def main() -> None:
     if "outside" in task:
         beyond(Campaign(0, []), task["outside"])
         return
-    Campaign(task["seed"], task.get("faults", [])).run(task["shots"], task["seconds"])
+    campaign = Campaign(task["seed"], task.get("faults", []), task.get("patience", 1.0))
+    campaign.run(task["shots"], task["seconds"])
     say(end=True)
 
 

@@ -66,6 +66,30 @@ Ring 0 without a hypervisor contains accidents. These are not among the faults a
 `--outside` tries each from the first of three vnodes:
 """
 
+AGAIN = """
+## Run again
+After the mends that the misses led to, in a run of its own that the figures above do not count:
+`script/campaign --n {n} --seed {seed} --again {faults}`
+
+| fault | n | reasons | escaped | missed |
+|---|---|---|---|---|
+"""
+
+
+def with_again(text: str, lines: Sequence[dict[str, Any]], seed: int) -> str:
+    """The page with what came of faults that were run again, in the place of an earlier time."""
+    shots = sorted((one for one in lines if "shot" in one), key=lambda one: one["shot"])
+    names = sorted({one["fault"] for one in shots})
+    words = " ".join(f"--fault {name}" for name in names)
+    text = text.partition("\n## Run again\n")[0]
+    text += AGAIN.format(n=len(shots), seed=seed, faults=words) + "".join(_faults(shots))
+    return text + "".join(
+        f"\n- {one['shot']} {one['fault']}: {_plain('; '.join(one[key]))}"
+        for one in shots
+        for key in ("escapes", "misses")
+        if one[key]
+    )
+
 
 def page(lines: Sequence[dict[str, Any]], seed: int, wanted: int) -> str:
     """The page; `wanted` faults were planned, and a run that has fewer says so."""

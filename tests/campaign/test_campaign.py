@@ -13,7 +13,7 @@ import pytest
 from tests.campaign.catalogue import BY_NAME, CATALOGUE, SHORT, UNCONTAINED, End, How
 from tests.campaign.judge import bound, judge
 from tests.campaign.plan import shot
-from tests.campaign.table import page
+from tests.campaign.table import page, with_again
 
 SOURCES = Path(__file__).resolve().parents[2] / "adeos" / "faults"
 VNODES = (1, 2, 3)
@@ -172,3 +172,15 @@ def test_page_tells_what_became_of_what_cannot_be_contained() -> None:
     noticed = "Tried: noticed irqhang of vnode 2; afterwards vnode 1 running, vnode 2 booting"
     assert f"{noticed}; the root: a / b." in text
     assert "Not tried." in text
+
+
+def test_what_was_run_again_is_told_apart_on_the_page() -> None:
+    good = record("EXEC_NULL", incident()) | {"escapes": [], "misses": []}
+    bad = record("EXEC_STACK", incident()) | {"shot": 1, "escapes": [], "misses": ["no | title"]}
+    first = page([good, bad], seed=4, wanted=2)
+    text = with_again(with_again(first, [good], seed=5), [good | {"shot": 0}, bad], seed=6)
+    assert text.startswith(first)
+    assert text.count("## Run again") == 1
+    assert "--n 2 --seed 6 --again --fault EXEC_NULL --fault EXEC_STACK" in text
+    assert "| EXEC_STACK | 1 | panic 1 | 0 | 1 |" in text
+    assert "- 1 EXEC_STACK: no / title" in text

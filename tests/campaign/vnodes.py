@@ -16,6 +16,14 @@ CANARY = 32 << 20
 """Bytes at the end of the memory that the box reserves which no vnode is given."""
 NAMES = ("alpha", "beta", "gamma")
 PROFILE = Path(__file__).with_name("profile")
+PATIENT = """[vnode.watch]
+irq = { period_ms = 10, limit_ms = 3000 }
+sched = { period_ms = 20, limit_ms = 6000 }
+user = { period_ms = 100, limit_ms = 12000 }
+boot_timeout_ms = 120000
+"""
+"""For a host that has little time for the box."""
+WATCH = layout.WATCH + "boot_timeout_ms = 30000\n"
 RESTART = """[vnode.restart]
 intensity = 1000  # here faults are wanted
 """
@@ -37,11 +45,11 @@ def initrd(image: kernels.KernelImage, progress: Callable[[str], None]) -> Path:
     return INITRD
 
 
-def config(machine: str, kernel: str, cpus: int) -> str:
+def config(machine: str, kernel: str, cpus: int, watch: str = WATCH) -> str:
     """The vnodes.toml of the campaign for a box with `cpus` CPUs for vnodes.
 
     `machine` is the text of the box's own vnodes.toml, whose [machine] is kept.  The last vnode
-    gets the CPUs that are left over.
+    gets the CPUs that are left over.  `watch`: [vnode.watch] of each.
     """
     text = _with_canary(machine.partition("\n[[vnode]]")[0]) + "\n[dumps]\ncount = 12\n"
     for place, name in enumerate(NAMES):
@@ -51,7 +59,7 @@ def config(machine: str, kernel: str, cpus: int) -> str:
         )
         text += f'initrd = "{layout.TREE}/build/{INITRD.name}"\ncpus = {own}\n'
         text += f'memory = "{MEMORY}"\ninject = true\n'
-        text += layout.WATCH + "boot_timeout_ms = 30000\n" + RESTART
+        text += watch + RESTART
     return text
 
 
