@@ -235,6 +235,10 @@ class FakeMachine(FakeFires, FakeRoot):
         self._publish_control(vnode)
         return until
 
+    def renew(self, vnode: int, lease_ms: int) -> int:
+        self._controlled(vnode)
+        return self.control(vnode, lease_ms)
+
     def release(self, vnode: int) -> None:
         self._end_control(vnode)
         if vnode in self.vnodes:

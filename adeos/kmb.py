@@ -86,6 +86,7 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
     abi.KMB_CONTROL: {
         errno.ENOENT: _NOT_BOUND,
         errno.EACCES: (OwnerError, "opened as an observer", "open the machine writable"),
+        errno.ETIME: _NOT_HELD,
         errno.EBUSY: (HeldError, "another debugger controls it", ""),
         errno.EHOSTDOWN: (ParkedError, "its CPUs are parked", "start it first"),
         errno.EINVAL: (PlacementError, f"a lease has 1..{abi.KMB_LEASE_MAX_MS} ms", ""),
@@ -260,6 +261,9 @@ class KmbMachine:
                 ) from None
             raise _error(abi.KMB_CONTROL, error.errno or 0, subject) from None
         return int(abi.KMB_HOLD.unpack(buffer).until_tsc)
+
+    def renew(self, vnode: int, lease_ms: int) -> int:
+        return self.control(vnode, lease_ms | abi.KMB_LEASE_RENEW)
 
     def release(self, vnode: int) -> None:
         self._call(abi.KMB_CONTROL, abi.KMB_HOLD, abi.KmbControl(vnode, 0), vnode)

@@ -145,11 +145,15 @@ class Machine(Protocol):
         ...
 
     def control(self, vnode: int, lease_ms: int, facts: KernelFacts = NO_FACTS) -> int:
-        """Take or renew control of a started vnode; the TSC until which it is had.
+        """Take control of a started vnode; the TSC until which it is had.
 
         It ends by itself when it is not renewed, when the machine is closed and when the vnode is
         parked.  HeldError when another process has it.
         """
+        ...
+
+    def renew(self, vnode: int, lease_ms: int) -> int:
+        """Keep control on; HeldError when it has ended."""
         ...
 
     def release(self, vnode: int) -> None:

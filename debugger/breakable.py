@@ -21,10 +21,13 @@ _SECTIONS = {
     "noinstr": "code that runs before the kernel is ready for an exception",
     "kprobes": "code that exceptions themselves run",
 }
-# What the agent calls between an NMI and the park.
+# What is called between an NMI or exception and the park, by the agent and on the way to it.  Not
+# all of that is forbidden to kprobes, which see an INT3 before the exception notifiers do.
 _AGENT_CALLS = re.compile(
     r"_*mem(cpy|set)(_erms|_orig)?|(native|x2)_?apic\w*|\w*safe_apic\w*|native_(read|write)_msr\w*"
-    r"|touch_softlockup_watchdog|irq_work_queue|notifier_call_chain|nmi_handle|default_do_nmi"
+    r"|touch_softlockup_watchdog|(__|arch_)?irq_work_(queue|queue_local|raise)|_raw_spin_(try|un)lock"
+    r"|notifier_call_chain|hw_breakpoint_exceptions_notify|__rcu_read_(un)?lock|rcu_read_unlock_special"
+    r"|__x86_\w+_thunk\w*|nmi_handle|default_do_nmi"
 )
 _MAX_LISTED = 8192
 
@@ -49,7 +52,7 @@ class Breakable:
             name, _ = self._kernel.symbols.lookup(address)
         except IntrospectError:
             return ""
-        if _AGENT_CALLS.fullmatch(name):
+        if _AGENT_CALLS.fullmatch(name.partition(".")[0]):  # nmi_handle.part.0
             return f"{name}() is used by the agent to stop a CPU"
         return ""
 

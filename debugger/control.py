@@ -35,11 +35,18 @@ LEASE_MS = 3000
 RENEW_SECONDS = 0.3
 PARK_SECONDS = 1.0
 """For an answer to an NMI; tens of microseconds where the host has CPU to spare."""
+PARK_TRIES = 10
+"""At least: where this process gets no CPU for a second, nobody was asked in it."""
 NMI_AGAIN_SECONDS = 0.02
 STEP_SECONDS = 0.05
 """For a step to end by itself before its CPU is parked."""
 _POLL_SECONDS = 20e-6
-_TF, _IF = 1 << 8, 1 << 9
+_STEPS = {
+    Kind.PLAIN: abi.VN_DBG_F_MASK,
+    Kind.PUSHF: abi.VN_DBG_F_MASK | abi.VN_DBG_F_PUSHF,
+    Kind.CLI: abi.VN_DBG_F_MASK | abi.VN_DBG_F_CLI,
+}
+"""What the agent is to do to the flags, and undo, for the step of an instruction."""
 _GENERAL = abi.USER_REGS[:21]
 """What an exception frame holds: r15 to ss."""
 _FIXED = frozenset({"cs", "ss"})
@@ -58,15 +65,6 @@ class Stop(NamedTuple):
     tsc: int
 
 
-class _Step(NamedTuple):
-    """A step under way."""
-
-    kind: Kind
-    rip: int
-    masked: bool
-    """Interrupts were on and are kept off for it."""
-
-
 class _Cpu:
     """What is known of one CPU; `edits` are registers that it gets when it is let run."""
 
@@ -76,7 +74,7 @@ class _Cpu:
         self.parked = False
         self.told_to_run = False
         self.edits: dict[str, int] = {}
-        self.step: _Step | None = None
+        self.stepping = False
         self.hardware = 0
 
 
@@ -178,7 +176,7 @@ class RunControl:
     def _renew(self, machine: Machine, over: threading.Event) -> None:
         while not over.wait(RENEW_SECONDS):
             try:
-                machine.control(self.vnode, LEASE_MS)
+                machine.renew(self.vnode, LEASE_MS)
             except (AdeosError, OSError) as error:
                 if not over.is_set():
                     self._lost = f"control is lost: {error}"
@@ -218,7 +216,7 @@ class RunControl:
         """Park CPUs, every one unless they are named; TargetError when none does."""
         machine = self.machine
         asked = {cpu: s for cpu, s in self._cpus.items() if cpus is None or cpu in set(cpus)}
-        stepping = [cpu for cpu, state in asked.items() if state.step and not state.parked]
+        stepping = [cpu for cpu, state in asked.items() if state.stepping and not state.parked]
         if stepping:
             self._wait(stepping, STEP_SECONDS)
         wanted = [cpu for cpu, state in asked.items() if not self._look(cpu, state)]
@@ -227,7 +225,9 @@ class RunControl:
         until = time.monotonic() + PARK_SECONDS
         for cpu in wanted:
             self._post(cpu, abi.VN_DBG_PARK)
-        while wanted and time.monotonic() < until:
+        tries = 0
+        while wanted and (tries < PARK_TRIES or time.monotonic() < until):
+            tries += 1
             for cpu in wanted:
                 word, done, _ = self._progress(cpu)
                 if word == abi.VN_DBG_RUNNING and done == self._cpus[cpu].seq:
@@ -270,15 +270,13 @@ class RunControl:
                 time.sleep(_POLL_SECONDS)
 
     def _look(self, cpu: int, state: _Cpu) -> bool:
-        """Whether a CPU is parked, and what it did in its step if so."""
+        """Whether a CPU is parked."""
         if state.parked:
             return True
         word, done, stops = self._progress(cpu)
         if word != abi.VN_DBG_PARKED or stops == state.stops or done != state.seq:
             return False
-        state.parked = True
-        if state.step is not None:
-            self._finish_step(cpu, state, state.step)
+        state.parked, state.stepping = True, False
         return True
 
     def _progress(self, cpu: int) -> tuple[int, int, int]:
@@ -312,9 +310,8 @@ class RunControl:
                 self._run_one(cpu, state, step)
 
     def _run_one(self, cpu: int, state: _Cpu, step: bool) -> None:
-        flags = self._begin_step(cpu, state) if step else 0
-        if state.step is not None and state.step.kind is Kind.LEAVES:
-            flags, state.step = 0, None  # there is no trap flag behind it: it runs on
+        flags = self._step_flags(cpu, state) if step else 0
+        state.stepping = bool(flags)
         if state.edits:
             flags |= abi.VN_DBG_F_REGS
             values = self._values(cpu, state)
@@ -337,34 +334,16 @@ class RunControl:
         self._write(mailbox_at(cpu) + _REQUEST, request.to_bytes(4, "little"))
         self._write(mailbox_at(cpu) + _SEQ, state.seq.to_bytes(4, "little"))
 
-    def _begin_step(self, cpu: int, state: _Cpu) -> int:
-        values = self._values(cpu, state)
-        kind = self._kind(values["rip"])
-        masked = bool(values["eflags"] & _IF) and kind in (Kind.PLAIN, Kind.PUSHF, Kind.CLI)
-        if masked:
-            state.edits["eflags"] = values["eflags"] & ~_IF
-        state.step = _Step(kind, values["rip"], masked)
-        return abi.VN_DBG_F_STEP
+    def _step_flags(self, cpu: int, state: _Cpu) -> int:
+        """0 where there is no trap flag behind the instruction: the CPU runs on."""
+        kind = self._kind(self._values(cpu, state)["rip"])
+        return 0 if kind is Kind.LEAVES else abi.VN_DBG_F_STEP | _STEPS.get(kind, 0)
 
     def _kind(self, rip: int) -> Kind:
         try:
             return kind_of(self.hide(rip, self.kernel.read(rip, _MAX_INSTRUCTION)))
         except IntrospectError:
             return Kind.PLAIN
-
-    def _finish_step(self, cpu: int, state: _Cpu, step: _Step) -> None:
-        """Undo what the step itself did to the flags, also those that were pushed."""
-        state.step = None
-        values = self._values(cpu, state)
-        executed = values["rip"] != step.rip
-        flags = values["eflags"] & ~_TF
-        if step.masked and not (executed and step.kind is Kind.CLI):
-            flags |= _IF
-        if flags != values["eflags"]:
-            state.edits["eflags"] = flags
-        if executed and step.kind is Kind.PUSHF:
-            pushed = self.kernel.u64(values["rsp"]) & ~_TF | (_IF if step.masked else 0)
-            self.poke(self.kernel.translate(values["rsp"]), pushed.to_bytes(8, "little"))
 
     # Registers and memory
 

@@ -125,6 +125,8 @@ class Broker:
         if not request.number:
             self._close(key)
             return _Answer()
+        if request.number & abi.KMB_LEASE_RENEW:
+            return self._renew(key, hold, request.number & ~abi.KMB_LEASE_RENEW)
         machine = hold.machine if hold is not None else self._open()
         try:
             facts = KernelFacts(*request.address)
@@ -137,6 +139,19 @@ class Broker:
             raise
         self._holds[key] = _Hold(request.client, machine)
         return _Answer(0, self._holder(request.vnode), until)
+
+    def _renew(self, key: tuple[int, int], hold: _Hold | None, lease_ms: int) -> _Answer:
+        if hold is None:
+            return _Answer(errno.ETIME)
+        try:
+            until = hold.machine.renew(key[1], lease_ms)
+        except HeldError:
+            self._close(key)
+            return _Answer(errno.ETIME)
+        except AdeosError:
+            self._close(key)
+            raise
+        return _Answer(0, self._holder(key[1]), until)
 
     def _holder(self, vnode: int) -> int:
         binding = self._machine.query(vnode)

@@ -112,6 +112,8 @@ u32 debug_park(struct pt_regs *regs, enum vn_cause cause, u64 dr6)
 			frame_restore(f, regs);
 	}
 	calm_watchdogs(since);
+	/* one that was sent again may have waited behind the NMI it parked in */
+	this_cpu_write(last_nmi, rdtsc());
 	WRITE_ONCE(d->state, VN_DBG_RUNNING);
 	smp_store_release(&d->done, READ_ONCE(d->seq));
 	return flags;
@@ -125,7 +127,7 @@ bool debug_nmi(struct pt_regs *regs)
 
 	/* the sender repeats it when the answer is late: the second one is no stranger */
 	if (!READ_ONCE(d->nmi) || !xchg(&d->nmi, 0))
-		return rdtsc() - this_cpu_read(last_nmi) < cycles(REPEAT_MS);
+		return control_held() || rdtsc() - this_cpu_read(last_nmi) < cycles(REPEAT_MS);
 	this_cpu_write(last_nmi, rdtsc());
 	if (READ_ONCE(d->saved) != save) {
 		/* a parked CPU has saved them, and they are the debugger's now */

@@ -12,6 +12,10 @@
  * The stub cannot run in the entry code, for page tables, GS and stack may be
  * those of user space there: the CPU is stepped on until it is out of it.  What
  * runs in user mode waits in the handler: the frames of that are the true ones.
+ *
+ * No NMI stops a CPU on a stack of the IST.  A step there, in what a debug
+ * exception runs, would lay the next frame of that over the first: the CPU then
+ * returns to the same instruction for ever, or to user space's GS.
  */
 #include "agent.h"
 
@@ -20,7 +24,9 @@
 #include <linux/notifier.h>
 #include <linux/objtool.h>
 #include <linux/percpu.h>
+#include <asm/cpu_entry_area.h>
 #include <asm/debugreg.h>
+#include <asm/desc.h>
 #include <asm/processor.h>
 
 #define INT3		0xcc
@@ -34,6 +40,8 @@
  * @cause: why
  * @dr6: what was hit since it ran
  * @stepping: the debugger wants a trap after one instruction
+ * @step: VN_DBG_F_* of that step; VN_DBG_F_MASK when interrupts were on
+ * @step_ip: the instruction
  * @leaving: stepped out of the entry code because of @cause
  * @slots: the debugger's bits in DR7
  * @load_dr7: loads DR7 after an NMI
@@ -46,6 +54,8 @@ struct trap {
 	enum vn_cause cause;
 	unsigned long dr6;
 	unsigned long slots;
+	u32 step;
+	unsigned long step_ip;
 	struct irq_work load_dr7;
 };
 
@@ -101,6 +111,17 @@ static bool in_entry_code(unsigned long ip)
 	return ip >= READ_ONCE(c->entry_start) && ip < READ_ONCE(c->entry_end);
 }
 
+/* The area begins with the GDT. */
+static bool on_exception_stack(unsigned long sp)
+{
+	const struct cpu_entry_area *area;
+	struct desc_ptr gdt;
+
+	native_store_gdt(&gdt);
+	area = (void *)gdt.address;
+	return sp - (unsigned long)&area->estacks <= sizeof(area->estacks);
+}
+
 static bool is_breakpoint(unsigned long ip)
 {
 	const struct vn_control *c = control_area();
@@ -138,15 +159,47 @@ static void load_dr7(struct irq_work *work)
 	set_debugreg(this_cpu_read(cpu_dr7), 7);
 }
 
+/*
+ * Undoes what a step itself did to the flags, also to those that were pushed.
+ * Not left to the debugger, who may be gone by now.
+ */
+static void end_step(struct trap *t, struct pt_regs *regs)
+{
+	unsigned long mask = t->step & VN_DBG_F_MASK ? X86_EFLAGS_IF : 0;
+	bool executed = regs->ip != t->step_ip;
+	unsigned long *pushed = (unsigned long *)regs->sp;
+
+	/* while leaving, the trap flag is another */
+	if (!t->stepping || t->leaving)
+		return;
+	t->stepping = false;
+	regs->flags &= ~X86_EFLAGS_TF;
+	if (!(executed && (t->step & VN_DBG_F_CLI)))
+		regs->flags |= mask;
+	if (executed && (t->step & VN_DBG_F_PUSHF) && !user_mode(regs))
+		*pushed = (*pushed & ~X86_EFLAGS_TF) | mask;
+}
+
+static void begin_step(struct trap *t, struct pt_regs *regs, u32 flags)
+{
+	t->stepping = true;
+	t->step = flags;
+	t->step_ip = regs->ip;
+	regs->flags |= X86_EFLAGS_TF;
+	if (!(regs->flags & X86_EFLAGS_IF))
+		t->step &= ~VN_DBG_F_MASK;
+	if (t->step & VN_DBG_F_MASK)
+		regs->flags &= ~X86_EFLAGS_IF;
+}
+
 /* A CPU that waited is let run with these registers. */
 static void resume(struct trap *t, struct pt_regs *regs, u32 flags, bool in_nmi)
 {
-	t->stepping = flags & VN_DBG_F_STEP;
 	t->leaving = false;
 	t->dr6 = 0;
 	regs->flags &= ~X86_EFLAGS_TF;
-	if (t->stepping)
-		regs->flags |= X86_EFLAGS_TF;
+	if (flags & VN_DBG_F_STEP)
+		begin_step(t, regs, flags);
 	/* or a hardware breakpoint at this very instruction would hit again */
 	regs->flags |= X86_EFLAGS_RF;
 	if (!(flags & VN_DBG_F_HW))
@@ -169,6 +222,8 @@ __visible struct pt_regs *vnode_trap_park(void)
 
 static void wait_here(struct trap *t, struct pt_regs *regs, enum vn_cause cause, bool in_nmi)
 {
+	if (regs->flags & X86_EFLAGS_TF)
+		end_step(t, regs);
 	t->busy = true;
 	resume(t, regs, debug_park(regs, cause, t->dr6), in_nmi);
 	t->busy = false;
@@ -177,6 +232,9 @@ static void wait_here(struct trap *t, struct pt_regs *regs, enum vn_cause cause,
 /* The handler whose registers these are will return to the stub. */
 static void send_to_stub(struct trap *t, struct pt_regs *regs, enum vn_cause cause)
 {
+	/* if it is not set, a fault of the stepped instruction is served: the step ends later */
+	if (regs->flags & X86_EFLAGS_TF)
+		end_step(t, regs);
 	t->regs = *regs;
 	t->regs.flags &= ~X86_EFLAGS_TF;
 	t->cause = cause;
@@ -197,7 +255,10 @@ void trap_stop(struct pt_regs *regs)
 	struct trap *t = this_cpu_ptr(&traps);
 	struct nmi_frame *f = (struct nmi_frame *)(regs + 1);
 
-	if (t->busy || in_stub(regs->ip))
+	/* without control nothing is known of the entry code */
+	if (t->busy || in_stub(regs->ip) || !control_held())
+		return;
+	if (!user_mode(regs) && on_exception_stack(regs->sp))
 		return;
 	/* sysret ends the stepping unseen */
 	if (t->leaving && (regs->flags & X86_EFLAGS_TF))
@@ -244,8 +305,11 @@ static int on_breakpoint(struct trap *t, struct pt_regs *regs)
 			send_to_stub(t, regs, VN_C_BREAK);
 		return NOTIFY_STOP;
 	}
+	/* the debugger's time is over, but kmb.ko has not come to this one yet */
+	while (READ_ONCE(*(u8 *)ip) == INT3 && is_breakpoint(ip) && !control_held())
+		cpu_relax();
 	/* it was taken away after this CPU had run into it */
-	if (READ_ONCE(*(u8 *)ip) == INT3)
+	if (READ_ONCE(*(u8 *)ip) == INT3 && !is_breakpoint(ip))
 		return NOTIFY_DONE;
 	regs->ip = ip;
 	return NOTIFY_STOP;
@@ -266,13 +330,15 @@ static void on_hit(struct trap *t, struct pt_regs *regs, unsigned long mine)
 {
 	if (!t->leaving)
 		t->cause = VN_C_DEBUG;
+	if (mine & DR_STEP)
+		end_step(t, regs);
 	t->dr6 |= mine;
 	if (!user_mode(regs) && in_entry_code(regs->ip)) {
 		t->leaving = true;
 		regs->flags |= X86_EFLAGS_TF;
 		return;
 	}
-	t->stepping = t->leaving = false;
+	t->leaving = false;
 	if (user_mode(regs))
 		wait_here(t, regs, t->cause, false);
 	else
@@ -288,7 +354,9 @@ static int on_debug(struct trap *t, struct pt_regs *regs, unsigned long *dr6)
 	*dr6 &= ~mine;
 	regs->flags |= X86_EFLAGS_RF;
 	if (!control_held()) {
-		t->stepping = t->leaving = false;
+		if (mine & DR_STEP)
+			end_step(t, regs);
+		t->leaving = false;
 		regs->flags &= ~X86_EFLAGS_TF;
 	} else if (!t->busy) {
 		on_hit(t, regs, mine);

@@ -315,6 +315,10 @@ struct vn_crash {
 #define VN_DBG_F_REGS		(1 << 0)	/* registers from VN_BR_DEBUG_REGS */
 #define VN_DBG_F_STEP		(1 << 1)	/* a trap after one instruction is wanted */
 #define VN_DBG_F_HW		(1 << 2)	/* debug registers from @dr and @dr7 */
+/* with VN_DBG_F_STEP */
+#define VN_DBG_F_MASK		(1 << 3)	/* no interrupts during it */
+#define VN_DBG_F_PUSHF		(1 << 4)	/* the instruction pushes the flags */
+#define VN_DBG_F_CLI		(1 << 5)	/* it forbids interrupts */
 
 /* vn_debug.state */
 #define VN_DBG_RUNNING		0
@@ -834,12 +838,14 @@ struct kmb_range {
 };
 
 #define KMB_LEASE_MAX_MS	60000
+#define KMB_LEASE_RENEW		0x80000000	/* with lease_ms: -ETIME when it is over */
 
 /**
  * struct kmb_control - KMB_CONTROL: takes, renews or gives back control
  * @vnode: bound and started
  * @lease_ms: control lasts that long unless it is renewed, 1..60000; 0 = give
- *	it back
+ *	it back.  With KMB_LEASE_RENEW it is renewed only: who lost control must
+ *	know, for the CPUs have run, and the facts below are not said again
  * @holder: (out) process that has control now, also with -EBUSY
  * @reserved: 0
  * @until_tsc: (out) TSC until which it has

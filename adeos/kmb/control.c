@@ -130,6 +130,12 @@ static void end(struct kmb_vnode *v, struct hold *h, bool run)
 	h->file = NULL;
 }
 
+static void expire_after(struct hold *h, u64 cycles)
+{
+	mod_delayed_work(system_wq, &h->expiry,
+			 msecs_to_jiffies(div64_u64(cycles, tsc_khz)) + 1);
+}
+
 static void expire(struct work_struct *work)
 {
 	struct hold *h = container_of(to_delayed_work(work), struct hold, expiry);
@@ -143,15 +149,21 @@ static void expire(struct work_struct *work)
 		pr_info("vnode %u: process %d did not renew its control\n",
 			v->id, pid_nr(h->pid));
 		end(v, h, true);
+	} else if (h->file && v) {
+		/* renewed, or jiffies were behind when it was set */
+		expire_after(h, h->until - now);
 	}
 	mutex_unlock(&kmb_lock);
 }
 
 static void renew(struct hold *h, u32 lease_ms)
 {
-	h->until = rdtsc() + (u64)lease_ms * tsc_khz;
+	u64 cycles = (u64)lease_ms * tsc_khz;
+
+	h->until = rdtsc() + cycles;
+	smp_wmb();	/* who sees it held sees take()'s facts */
 	WRITE_ONCE(control_of(h)->until_tsc, h->until);
-	mod_delayed_work(system_wq, &h->expiry, msecs_to_jiffies(lease_ms) + 1);
+	expire_after(h, cycles);
 }
 
 static int take(struct kmb_vnode *v, struct hold *h, struct file *file,
@@ -177,23 +189,27 @@ int kmb_control(struct file *file, struct kmb_control *c)
 {
 	struct kmb_vnode *v = kmb_vnode_find(c->vnode);
 	struct hold *h = &holds[v ? v->id : 0];
+	u32 lease_ms = c->lease_ms & ~KMB_LEASE_RENEW;
+	bool renewal = c->lease_ms & KMB_LEASE_RENEW;
 	int rc = 0;
 
 	if (!v)
 		return -ENOENT;
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EACCES;
-	if (c->reserved || c->lease_ms > KMB_LEASE_MAX_MS)
+	if (c->reserved || lease_ms > KMB_LEASE_MAX_MS || (renewal && !lease_ms))
 		return -EINVAL;
 	if (h->file && h->file != file) {
 		c->holder = pid_vnr(h->pid);
 		return -EBUSY;
 	}
-	if (!c->lease_ms) {
+	if (!lease_ms) {
 		if (h->file)
 			end(v, h, true);
 		return 0;
 	}
+	if (!h->file && renewal)
+		return -ETIME;
 	if (!h->file) {
 		if (!kmb_vnode_started(v))
 			return -EHOSTDOWN;
@@ -201,7 +217,7 @@ int kmb_control(struct file *file, struct kmb_control *c)
 	}
 	if (rc)
 		return rc;
-	renew(h, c->lease_ms);
+	renew(h, lease_ms);
 	c->holder = pid_vnr(h->pid);
 	c->until_tsc = h->until;
 	return 0;

@@ -155,6 +155,7 @@ def leases(machine: KmbMachine, binding: Binding) -> dict:
     time.sleep(1)
     expired, over = byte[0], machine.query(VNODE)
     said.append(_said(lambda: rival.poke(VNODE, spare, b"x")))
+    said.append(_said(lambda: rival.renew(VNODE, 1000)))
     rival.close()
     observer.close()
     assert held and free and over

@@ -53,6 +53,7 @@ CONTROL = [
     ("PlacementError", "lie in its region"),
     ("PlacementError", "there is no breakpoint"),
     ("HeldError", "no control of it any more"),
+    ("HeldError", "no control of it any more"),
 ]
 
 

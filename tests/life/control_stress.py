@@ -3,6 +3,8 @@
 
 python3 -m tests.life.control_stress hits VNODE COUNT
 python3 -m tests.life.control_stress kills VNODE COUNT SEED
+python3 -m tests.life.control_stress lapse VNODE COUNT SEED
+python3 -m tests.life.control_stress again VNODE COUNT
 python3 -m tests.life.control_stress attach VNODE COUNT
 python3 -m tests.life.control_stress stops VNODE COUNT
 """
@@ -16,17 +18,21 @@ import signal
 import statistics
 import sys
 import time
+import traceback
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn, cast
 
 from adeos.bridge import Bridge
 from adeos.kmb import KmbMachine
-from debugger import sources
+from debugger import control, sources
 from debugger.control import RunControl
+from debugger.errors import ControlLost, TargetError
 from debugger.pilot import Pilot
 
 FUNCTION = "kernel_clone"
 HIT_SECONDS = 20.0
 ALIVE_SECONDS = 10.0
+LEASE_MS = 200  # of `lapse`
 
 
 class Stamped(KmbMachine):
@@ -60,6 +66,11 @@ class Subject:
         self.kernel = self.target.kernel
         self.va = self.kernel.symbols.address(FUNCTION)
 
+    def learn(self) -> None:
+        """Where breakpoints may be: children know it then."""
+        with suppress(ControlLost):
+            self.pilot.insert(1, 0, self.va, 1)
+
     @property
     def pilot(self) -> Pilot:
         assert self.target.pilot is not None
@@ -86,7 +97,7 @@ class Subject:
         return sum(sum(beat.count[:3]) for beat in self.bridge.beats(self.bridge.root_side().ncpus))
 
     def complaints(self) -> list[str]:
-        words = ("WARNING", "BUG", "stall", "Uhhuh", "lockup", "Oops")
+        words = ("WARNING", "BUG", "stall", "Uhhuh", "lockup", "Oops", "int3")
         return [r.text for r in self.kernel.log() if any(word in r.text for word in words)]
 
 
@@ -160,7 +171,7 @@ def hits(number: int, count: int) -> dict[str, Any]:
 
 
 def busy(subject: Subject) -> NoReturn:
-    """What a debugger does all the time; to be killed."""
+    """What a debugger does all the time; to be killed or to lose control."""
     while True:
         subject.pilot.halt()
         subject.pilot.insert(1, 0, subject.va, 1)
@@ -180,12 +191,14 @@ def kills(number: int, count: int, seed: int) -> dict[str, Any]:
     subject = Subject(number)
     before = subject.complaints()
     clean = subject.kernel.read(subject.va, 1)
+    subject.learn()
     bad: list[str] = []
     held = 0
     for turn in range(count):
         child = os.fork()  # what it opens for control is its own
         if not child:
             busy(subject)
+        _wait_until_held(subject)
         time.sleep(chance.random() * 0.5)
         held += bool(subject.machine.query(number).holder)
         os.kill(child, signal.SIGKILL)
@@ -201,10 +214,96 @@ def kills(number: int, count: int, seed: int) -> dict[str, Any]:
     }
 
 
+def lapse(number: int, count: int, seed: int) -> dict[str, Any]:
+    """A debugger frozen at `count` random moments until its lease is over.
+
+    Every other one wakes up then, and must find that control is lost.
+    """
+    chance = random.Random(seed)
+    control.LEASE_MS, control.RENEW_SECONDS = LEASE_MS, LEASE_MS / 4000
+    subject = Subject(number)
+    before = subject.complaints()
+    clean = subject.kernel.read(subject.va, 1)
+    subject.learn()
+    incarnation = subject.bridge.root_side().incarnation
+    bad: list[str] = []
+    held = armed = done = 0
+    while done < count and not bad:
+        done += 1
+        child = os.fork()
+        if not child:
+            _until_lost(subject)
+        _wait_until_held(subject)
+        time.sleep(chance.random() * 0.5)
+        os.kill(child, signal.SIGSTOP)
+        _, status = os.waitpid(child, os.WUNTRACED)
+        held += bool(subject.machine.query(number).holder)
+        armed += any(subject.bridge.control().breakpoint)
+        until = time.monotonic() + ALIVE_SECONDS
+        while subject.machine.query(number).holder and time.monotonic() < until:
+            time.sleep(0.005)
+        problem = _aftermath(subject, clean)
+        if os.WIFSTOPPED(status):
+            if done % 2:
+                os.kill(child, signal.SIGCONT)
+                time.sleep(0.1)
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+            problem = problem or "the debugger failed"
+        problem = problem or _aftermath(subject, clean)
+        if subject.bridge.root_side().incarnation != incarnation:
+            problem = "the vnode was restarted"
+        if problem:
+            bad.append(f"{done}: {problem}")
+    return {
+        "lapses": done,
+        "held_when_frozen": held,
+        "armed_when_frozen": armed,
+        "bad": bad,
+        "complaints": subject.complaints()[len(before) :],
+    }
+
+
+def _wait_until_held(subject: Subject) -> None:
+    until = time.monotonic() + ALIVE_SECONDS
+    while not subject.machine.query(subject.number).holder and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def _until_lost(subject: Subject) -> NoReturn:
+    try:
+        busy(subject)
+    except (ControlLost, TargetError):
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def again(number: int, count: int) -> dict[str, Any]:
+    """`count` stops with NMI upon NMI, as where the answer is late: some come in a CPU's steps."""
+    control.NMI_AGAIN_SECONDS = 0.0
+    subject = Subject(number)
+    before = subject.complaints()
+    subject.control.take()
+    done = late = 0
+    while done < count:
+        try:
+            stop_times(subject, 1)
+            done += 1
+        except TargetError:
+            late += 1
+            assert late < count
+    subject.pilot.give_back()
+    time.sleep(1)
+    return {"stops": done, "late": late, "complaints": subject.complaints()[len(before) :]}
+
+
 def _aftermath(subject: Subject, clean: bytes) -> str:
     binding = subject.machine.query(subject.number)
     if binding is None or binding.holder:
-        return "still held"
+        return f"still held by {binding and binding.holder}"
     if subject.kernel.read(subject.va, 1) != clean:
         return "a breakpoint is left"
     beats, until = subject.beats(), time.monotonic() + ALIVE_SECONDS
@@ -265,7 +364,15 @@ def hang(number: int) -> dict[str, Any]:
 
 
 def main(what: str, *words: str) -> None:
-    run = {"hits": hits, "kills": kills, "attach": attach, "stops": stops, "hang": hang}[what]
+    run = {
+        "hits": hits,
+        "kills": kills,
+        "lapse": lapse,
+        "again": again,
+        "attach": attach,
+        "stops": stops,
+        "hang": hang,
+    }[what]
     print(json.dumps(run(*map(int, words))))
 
 

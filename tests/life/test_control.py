@@ -110,6 +110,12 @@ def test_kill_9_leaves_a_clean_vnode(forking: Vnodes) -> None:
     assert found["held_when_killed"] > 4
 
 
+def test_a_frozen_debugger_leaves_a_clean_vnode(forking: Vnodes) -> None:
+    found = stress(forking, "lapse", "2", "10", "1")
+    assert (found["bad"], found["complaints"]) == ([], [])
+    assert found["held_when_frozen"] > 2
+
+
 def test_attach_and_detach(forking: Vnodes) -> None:
     found = stress(forking, "attach", "2", "20")
     assert (found["held"], found["complaints"]) == (0, [])
@@ -134,6 +140,10 @@ def test_both_cpus_of_a_vnode(vnodes: Vnodes) -> None:
         type_into(vnodes, 3, FORKS)
         found = stress(vnodes, "hits", "3", "20")
         assert (found["hits"], found["lost"], found["complaints"]) == (20, 0, [])
+        found = stress(vnodes, "again", "3", "60")
+        assert (found["stops"], found["complaints"]) == (60, [])
+        found = stress(vnodes, "lapse", "3", "10", "2")
+        assert (found["bad"], found["complaints"]) == ([], [])
         assert vnodes.wait(3, "running")["incarnation"] == vnodes.status(3)["incarnation"]
     finally:
         vnodes.text("stop", "3", "--wait")

@@ -82,6 +82,16 @@ def test_control_is_taken_used_and_given_back(rig: Rig, holder: Holder) -> None:
     assert not rig.machine.query(2).holder
 
 
+def test_a_renewal_takes_no_control(rig: Rig, holder: Holder) -> None:
+    assert holder.control(LEASE_MS | abi.KMB_LEASE_RENEW) == errno.ETIME
+    assert holder.control() == 0
+    assert holder.control(LEASE_MS | abi.KMB_LEASE_RENEW) == 0
+    rig.machine.release(2)  # as kmb.ko does when the lease is over
+    assert holder.control(LEASE_MS | abi.KMB_LEASE_RENEW) == errno.ETIME
+    assert not rig.machine.query(2).holder
+    assert holder.control() == 0
+
+
 def test_without_control_nothing_is_done(rig: Rig, holder: Holder) -> None:
     base, memory = text_of(rig, 2)
     before = bytes(memory)
