@@ -116,6 +116,7 @@ def test_a_panic_with_no_daemon_is_answered_by_the_kernel(
     assert vnodes.status(1)["incarnation"] == witness["incarnation"]
 
 
+@pytest.mark.slow
 def test_a_hang_with_no_daemon_is_answered_by_the_kernel(
     vnodes: Vnodes, armed: dict[str, Any]
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_hang_with_no_daemon_is_answered_by_the_kernel(
     assert json.loads(vnodes.box.check(["cat", known]))["cpus"][0]  # asked for by NMI
 
 
+@pytest.mark.slow
 def test_without_a_spare_region_it_is_started_where_it_crashed(vnodes: Vnodes) -> None:
     with arming(vnodes, 'on_crash = "restart"') as armed:
         last = vnodes.last_incident(2)
@@ -140,6 +142,7 @@ def test_without_a_spare_region_it_is_started_where_it_crashed(vnodes: Vnodes) -
         assert incident["dump"]["state"] == "skipped"
 
 
+@pytest.mark.slow
 def test_a_daemon_that_stands_still_is_killed_and_the_kernel_acts(
     vnodes: Vnodes, armed: dict[str, Any]
 ) -> None:
