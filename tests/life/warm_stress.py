@@ -42,10 +42,12 @@ SCRIBBLED = 64  # pages of a dead vnode
 LIMIT_S = 120.0
 LOAD = "(while sleep 0.05; do head -c 262144 /dev/urandom | sha256sum >/dev/null; done)&"
 WORK = (
-    "dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null; S=$(sha256sum </tmp/a); n=0; b=0;"
-    ' while :; do cp /tmp/a /tmp/b; [ "$(sha256sum </tmp/b)" = "$S" ] || b=$((b+1)); n=$((n+1));'
-    " echo $n $b >/tmp/sums; sleep 0.5; done &"
+    "dd if=/dev/urandom of=/tmp/kept bs=64k count=16 2>/dev/null; S=$(sha256sum </tmp/kept); n=0;"
+    " b=0; while :; do cp /tmp/kept /tmp/copy;"
+    ' [ "$(sha256sum </tmp/copy)" = "$S" ] || b=$((b+1)); n=$((n+1)); echo $n $b >/tmp/sums;'
+    " sleep 0.5; done &"
 )
+"""Beside what the profile of the campaign's vnodes does with /tmp/a and /tmp/b."""
 COMPLAINTS = ("WARNING", "BUG", "stall", "Uhhuh", "lockup", "Oops", "corrupt", "Bad page")
 
 
