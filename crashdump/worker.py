@@ -27,6 +27,12 @@ def _machine() -> Machine:
     return KmbMachine()
 
 
+def _let_go() -> None:
+    """The analysis needs no /dev/kmb, and may last: kmb.ko can be unloaded meanwhile."""
+    if _machine.cache_info().currsize:
+        _machine().close()
+
+
 def _step_back() -> None:
     """Gives way to everybody, but gets its tenth on a root that is always busy.
 
@@ -50,6 +56,8 @@ def main(arguments: list[str]) -> int:
     except CrashdumpError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code
+    finally:
+        _let_go()
     if dump.state not in (DumpState.SKIPPED, DumpState.FAILED, DumpState.LOST):
         return 0
     print(f"incident {arguments[1]}: dump {dump.state}: {dump.reason}", file=sys.stderr)

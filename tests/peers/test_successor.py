@@ -24,7 +24,7 @@ from adeos.bridge import ConsoleReader
 if TYPE_CHECKING:
     RunningBox = Any
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.box, pytest.mark.timeout(2400)]
 
 WAIT_S = 900.0
 CONFIG = "/etc/vnode-debug/vnodes.toml"
