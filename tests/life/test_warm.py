@@ -23,7 +23,7 @@ STANDBY = """
 import sys
 text = open(sys.argv[1]).read()
 first, last = text.split("id = 2", 1)
-last = last.replace("[vnode.restart]", '[vnode.restart]\\nstrategy = "standby"', 1)
+last = last.replace("[vnode.restart]", '[vnode.restart]\\nstrategy = "standby"')
 open(sys.argv[1], "w").write(first + "id = 2" + last)
 """
 
