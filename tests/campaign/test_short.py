@@ -3,29 +3,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from box import machine
 from tests.campaign import host, vnodes
 from tests.campaign.catalogue import SHORT
 
-if TYPE_CHECKING:
-    RunningBox = Any
-
-pytestmark = [pytest.mark.box, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.box, pytest.mark.timeout(900)]
 SEED = 1
 
 
-def test_different_faults_are_contained(box: RunningBox, tmp_path: Path) -> None:
+def test_different_faults_are_contained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a box of its own, beside the shared one."""
+    monkeypatch.setenv("VNODE_DEBUG_BOX", str(tmp_path / "box"))
     lines = host.Lines(tmp_path / "lines.jsonl")
-    host.prepare(vnodes.PATIENT)
+    machine.up(replace(host.BOX, die_with_parent=True), print)
     try:
+        host.prepare(vnodes.PATIENT)
         assert host.run_once(lines, SEED, range(len(SHORT)), SHORT, patience=4)
     finally:
-        # with all of its memory again
-        box.run(f"vnode-debug down; {host.FORGET}; load-kmb", timeout=120)
+        machine.down(print)
     shots = [line for line in lines.known if "shot" in line]
     assert {line["fault"] for line in shots} == set(SHORT)
     assert [line for line in shots if line["escapes"] or line["misses"]] == []

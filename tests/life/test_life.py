@@ -165,7 +165,15 @@ def test_killed_daemon_is_replaced_and_adopts(vnodes: Vnodes) -> None:
     assert (after["state"], after["incarnation"]) == ("running", before["incarnation"])
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(0.0, marks=pytest.mark.slow),
+        0.1,
+        pytest.param(0.5, marks=pytest.mark.slow),
+        2.0,
+    ],
+)
 def test_daemon_killed_during_an_incident(vnodes: Vnodes, moment: float) -> None:
     """Whatever it was at, its successor ends it: one incident, one restart, a dump or a reason."""
     before = vnodes.wait(2, "running")

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     Vnodes = Any  # of conftest.py
 
-pytestmark = [pytest.mark.box, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.box, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TITLES = {
     "oops": "BUG: unable to handle kernel NULL pointer dereference in do_oops",
