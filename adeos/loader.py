@@ -158,6 +158,7 @@ def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
     load_address = region.base + abi.VN_OFF_KERNEL
     initrd = _initrd_place(image, region)
     line = _compose_cmdline(header, image.cmdline, info.tsc_khz)
+    text = line.rstrip(b"\0").decode()
     ioapic = slot.base + abi.VN_SLOT_IOAPIC
     needed = abi.VN_OFF_KERNEL + header.init_size
     cr3, tables = paging.identity_map(slot.base, region, needed)
@@ -172,7 +173,7 @@ def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
         rsdp_address=acpi_base,
         setup_data_address=setup_data,
         memory=memory,
-        kaslr=image.flat is not None and "nokaslr" not in line.rstrip(b"\0").decode().split(),
+        kaslr=image.flat is not None and "nokaslr" not in text.split(),
     )
     acpi_tables = acpi.compose(
         acpi_base,
@@ -192,7 +193,7 @@ def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
     pieces = [Piece(what, Range(at, len(data)), data) for what, at, data in parts if data]
     start = image.flat.entry if image.flat else bootparams.ENTRY_64
     entry = Entry(cr3, load_address + start, region.base + abi.VN_OFF_BOOT_PARAMS)
-    return Plan((*pieces, *payload), entry, line.rstrip(b"\0").decode(), memory)
+    return Plan((*pieces, *payload), entry, text, memory)
 
 
 def _payload(image: Image, region: Range) -> tuple[Piece, ...]:

@@ -14,9 +14,9 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
+from bench.boxed import in_box, say
 from box import kernels, layout, machine
 from tests.campaign import vnodes
 
@@ -24,18 +24,6 @@ CONFIG = "/etc/vnode-debug/failovers.toml"
 BOX = machine.Options(memory=4 << 30, cpus=4, fresh=True)
 WITNESS, VICTIM = 1, 2
 WAYS = ("standby", "warm")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def in_box(words: list[str], stdin: str = "") -> str:
-    """Output of a command in the box."""
-    done = machine.run(words, stdin=stdin, timeout=400)
-    if done.returncode:
-        raise SystemExit(f"failovers: {' '.join(words)}: {done.stderr.strip()[-400:]}")
-    return done.stdout
 
 
 def config(head: str, kernel: str, way: str) -> str:
@@ -60,7 +48,7 @@ def run(way: str, count: int, seed: int) -> dict[str, Any]:
         ["sh", "-c", f"vnode-debug down --timeout 60 2>/dev/null; cat >{CONFIG}"],
         config(head, image.version, way),
     )
-    in_box(["vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "300"])
+    in_box(["vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "300"], timeout=400)
     words = f"{way} {VICTIM} {WITNESS} {count} {seed}"
     line = f"cd {layout.TREE} && PYTHONPATH=. exec python3 -m tests.life.warm_stress {words}"
     argv = machine.exec_argv(["sh", "-c", line], tty=False)

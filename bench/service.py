@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from bench.boxed import in_box, say
 from box import cache, cpio, initramfs, kernels, layout, machine
 
 INITRD = cache.REPOSITORY / "build" / "service.cpio.gz"
@@ -35,18 +35,6 @@ while :; do httpd -i -h /tmp/www </dev/hvc0 >/dev/hvc0 2>/dev/null; done
 """
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def in_box(words: list[str], stdin: str = "", timeout: float = 300) -> str:
-    """Output of a command in the box."""
-    done = machine.run(words, stdin=stdin, timeout=timeout)
-    if done.returncode:
-        raise SystemExit(f"service: {' '.join(words)}: {done.stderr.strip()[-400:]}")
-    return done.stdout
-
-
 def prepare() -> None:
     """Start the three vnodes and wait for the images that their restarts want."""
     image = kernels.fetch("cloud", say)
@@ -63,7 +51,7 @@ def prepare() -> None:
         text += f'initrd = "{layout.TREE}/build/{INITRD.name}"\n{layout.WATCH}{layout.RESTART}'
         text += f'strategy = "{way}"\n'
     in_box(["sh", "-c", f"cat >{CONFIG}; vnode-debug down --timeout 60 2>/dev/null || true"], text)
-    in_box(["vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "200"])
+    in_box(["vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "200"], timeout=300)
     end = time.monotonic() + 200
     while len(json.loads(in_box(["vnode-debug", "images", "--json"]))) < 3:
         if time.monotonic() > end:

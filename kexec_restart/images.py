@@ -30,6 +30,11 @@ class Spec(NamedTuple):
     unpacked: bool = False
     """The kernel is unpacked when it is staged, not at every boot."""
 
+    @property
+    def digests(self) -> tuple[str, str]:
+        """Of the files, kernel and initrd."""
+        return self.kernel_sha256, self.initrd_sha256
+
 
 _Signature = tuple[tuple[int, int, int], ...]
 
@@ -171,6 +176,6 @@ def _from_copies(spec: Spec, copies: Path | None, why: ImageError) -> Image:
     except OSError:
         raise why from None
     image = Image.of(kernel, initrd, spec.cmdline, spec.kernel)
-    if (image.kernel_sha256, image.initrd_sha256) != spec[3:5]:
+    if (image.kernel_sha256, image.initrd_sha256) != spec.digests:
         raise why
     return image

@@ -75,7 +75,10 @@ class Shelf:
     def sweep(self, everyones: Iterable[Slots]) -> None:
         """Remove copies that are in no slot."""
         used = {
-            digest for slots in everyones for name in NAMES for digest in slots.get(name).spec[3:5]
+            digest
+            for slots in everyones
+            for name in NAMES
+            for digest in slots.get(name).spec.digests
         }
         if self.images.is_dir():
             for path in self.images.iterdir():

@@ -13,12 +13,12 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.boxed import in_box, say
 from box import cache, kernels, machine
 from box.errors import BoxError
 from tests.campaign import vnodes
@@ -32,18 +32,6 @@ BOX = machine.Options(memory=4 << 30, cpus=5, fresh=True)
 FOREVER_S = 1e9
 SILENT_S = 420.0  # a runner that says nothing for so long is stuck
 RUNNER = "cd /opt/vnode-debug && PYTHONPATH=. exec python3 -m tests.campaign.runner"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def in_box(words: Sequence[str], stdin: str = "", timeout: float = 200) -> str:
-    """Output of a command in the box; SystemExit with its words when it fails."""
-    done = machine.run(words, stdin=stdin, timeout=timeout)
-    if done.returncode:
-        raise SystemExit(f"campaign: {' '.join(words)}: {done.stderr.strip()[-400:]}")
-    return done.stdout
 
 
 def prepare(watch: str = vnodes.WATCH) -> None:

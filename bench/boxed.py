@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands in the box, for what measures or proves something there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from box import machine
+
+
+def say(text: str) -> None:
+    """A line for who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def in_box(words: Sequence[str], stdin: str = "", timeout: float = 200) -> str:
+    """Output of a command in the box; SystemExit with its words when it fails."""
+    done = machine.run(words, stdin=stdin, timeout=timeout)
+    if done.returncode:
+        raise SystemExit(f"in the box: {' '.join(words)}: {done.stderr.strip()[-400:]}")
+    return done.stdout
