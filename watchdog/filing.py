@@ -109,31 +109,36 @@ def _evidence(case: Case, bridge: Bridge | None, number: int) -> tuple[Evidence,
     kmsg, message = "", ""
     trapnr: int | None = None
     error_code: int | None = None
-    known = range(case.ncpus) if case.gathered == "record" else case.answered or ()
     cpus: tuple[CpuState | None, ...] = ()
     if bridge is not None:
-        cpus = tuple(_registers(case, bridge, cpu, known) for cpu in range(case.ncpus))
+        recorded = False
         try:
             crash = bridge.crash()
             if crash is not None and crash.incarnation == fault.incarnation:
+                recorded = True
                 kmsg, message = bridge.kmsg(), crash.message
                 trapnr, error_code = crash.trapnr, crash.error_code
         except BridgeError as error:
             log.write("warning", "bridge", vnode=case.vnode, what=error)
+        cpus = tuple(_registers(case, bridge, cpu, recorded) for cpu in range(case.ncpus))
     crashed = fault.cpu if fault.cpu >= 0 else None
     asked = case.answered is not None and crashed is not None
-    if asked and not message and crashed not in known:
+    if asked and not message and not any(cpu and cpu.cpu == crashed for cpu in cpus):
         message = f"CPU {crashed} answers no NMI: its registers are unknown"
     evidence = Evidence(number, fault.reason, message, crashed, cpus, trapnr, error_code)
     return evidence, kmsg
 
 
-def _registers(
-    case: Case, bridge: Bridge, cpu: int, known: range | tuple[int, ...]
-) -> CpuState | None:
-    read = bridge.crash_frame if case.gathered == "record" else bridge.debug_frame
-    try:
-        frame = read(cpu) if cpu in known else None
-    except BridgeError:
-        return None
-    return cpu_state(cpu, frame) if frame is not None else None
+def _registers(case: Case, bridge: Bridge, cpu: int, recorded: bool) -> CpuState | None:
+    """Those of the crash if the record has them, complete or not, else the answer to an NMI."""
+    readers = [bridge.crash_frame] if recorded else []
+    if cpu in (case.answered or ()):
+        readers.append(bridge.debug_frame)
+    for read in readers:
+        try:
+            frame = read(cpu)
+        except BridgeError:
+            continue
+        if frame is not None:
+            return cpu_state(cpu, frame)
+    return None

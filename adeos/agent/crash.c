@@ -141,9 +141,9 @@ static bool begin(const struct pt_regs *regs)
 		return false;
 	record->incarnation = root_side->incarnation;
 	describe(cpu);
+	save_self(cpu, regs);	/* before the root knows: it may not wait for the rest */
 	bridge_set_state(VN_S_CRASHED);
 	portal_ring();
-	save_self(cpu, regs);
 	save_others(cpu);
 	return true;
 }

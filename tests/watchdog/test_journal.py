@@ -76,6 +76,28 @@ def check(store: IncidentStore, machine: FakeMachine) -> None:
     assert b"L" * 0x8000 in (store.path(one.id) / "vmcore").read_bytes()
 
 
+def test_a_record_that_was_cut_off_gives_the_registers_it_has(
+    tmp_path: Path, case: Case, machine: FakeMachine
+):
+    """CPU 1 panicked and was parked before it completed the record; CPU 0 answered an NMI."""
+    bridge = Bridge.open(machine, REGION, writable=True)
+    abi.CRASH.put(bridge.view, abi.VN_BR_CRASH, "state", abi.VN_CRASH_WRITING)
+    saved = bridge.crash_frame(1)
+    assert saved is not None
+    first = slice(abi.VN_BR_CRASH_REGS, abi.VN_BR_CRASH_REGS + abi.FRAME.size)
+    bridge.view[abi.VN_BR_DEBUG_REGS : abi.VN_BR_DEBUG_REGS + abi.FRAME.size] = bridge.view[first]
+    bridge.view[first] = bytes(abi.FRAME.size)
+    cut = msgspec.structs.replace(
+        case, gathered="nmi", answered=(0,), bridge=bridge_copy(Bridge.open(machine, REGION))
+    )
+    with IncidentStore(tmp_path) as store:
+        one = filing.file(store, cut, KHZ)
+        evidence = decode_evidence((store.path(one.id) / "crash.json").read_bytes())
+    assert [state is not None for state in evidence.cpus] == [True, True]
+    assert evidence.cpus[1].regs == saved.regs
+    assert evidence.message == "as if"
+
+
 def test_a_case_is_read_as_it_was_put(tmp_path: Path, case: Case):
     journal = Journal(tmp_path / "journal")
     assert journal.put(msgspec.structs.replace(case, held=None)) and journal.put(case)
