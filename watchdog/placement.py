@@ -27,6 +27,8 @@ class Placement:
         """Vnode -> region in which its image stands by."""
         self.armed: dict[int, Range] = {}
         """Vnode -> region in which kmb.ko would restart it; the first to be given away."""
+        self.ahead: dict[int, Range] = {}
+        """Vnode -> free region that its next start is prepared in, nobody's so far."""
         self.gave_up: Callable[[int], None] = lambda vnode: None
         """Called with a vnode whose armed region another one needed."""
 
@@ -82,6 +84,7 @@ class Placement:
         if unit.slot is not None:
             self.pool.free_slot(unit.slot)
         self.free_armed(unit.id)
+        self.ahead.pop(unit.id, None)
         unit.unplace()
 
     def take(self, size: int, base: int | None = None) -> Range:
@@ -109,8 +112,9 @@ class Placement:
         if unit.id in self.armed:
             return self.armed.pop(unit.id)
         assert unit.region is not None
+        region = self._own(unit)
         try:
-            return self.take(unit.region.size)
+            return region or self.take(unit.region.size)
         except PoolExhausted:
             return None
 
@@ -121,18 +125,44 @@ class Placement:
         return unit.id in self.standby or not unit.warm.stays
 
     def peek(self, unit: Unit) -> Range | None:
-        """The region that `spare` would take now, but for a standby and what others have armed."""
+        """The region that `spare` will take if it is free then, None when it would take none.
+
+        Two vnodes are shown the same only where there is no other.  Of a standby and what others
+        have armed nothing is said.
+        """
         if unit.id in self.standby or not self.may_move(unit):
             return None
         return self.armed.get(unit.id) or self._free(unit)
 
+    def _own(self, unit: Unit) -> Range | None:
+        """Take the region that was shown for the vnode, unless it is somebody's by now."""
+        region = self.ahead.pop(unit.id, None)
+        if region is None or unit.region is None or region.size != unit.region.size:
+            return None
+        with contextlib.suppress(AdeosError):
+            return self.pool.region(region.size, region.base)
+        return None
+
     def _free(self, unit: Unit) -> Range | None:
         assert unit.region is not None
-        try:
-            region = self.pool.region(unit.region.size)
-        except PoolExhausted:
-            return None
+        size = unit.region.size
+        region = self._own(unit)
+        if region is None:
+            others = []
+            for other in self.ahead.values():
+                with contextlib.suppress(AdeosError):
+                    others.append(self.pool.region(other.size, other.base))
+            with contextlib.suppress(PoolExhausted):
+                region = self.pool.region(size)
+            for other in others:
+                self.pool.free_region(other)
+        if region is None:
+            try:
+                region = self.pool.region(size)
+            except PoolExhausted:
+                return None
         self.pool.free_region(region)
+        self.ahead[unit.id] = region
         return region
 
     def arm(self, unit: Unit) -> Range | None:

@@ -7,6 +7,7 @@ import pytest
 
 from adeos.abi import Range
 from adeos.bridge import Bridge
+from adeos.errors import PoolExhausted
 from adeos.fake import FakeMachine
 from kexec_restart.images import Stage
 from watchdog import composer as composers
@@ -101,3 +102,31 @@ def test_another_slot_wants_another_plan(bench):
     bench.move(bench.spare)
     bench.composer.compose(bench.unit, 7)
     assert bench.loads == [{"preloaded": True, "ahead": None}]
+
+
+def test_only_what_is_prepared_is_composed_at_once(bench):
+    bench.prepare()
+    assert not bench.composer.ready(bench.unit), "its own region holds no plan"
+    bench.move(bench.spare)
+    assert bench.composer.ready(bench.unit)
+    bench.composer.compose(bench.unit, 7)
+    assert not bench.composer.ready(bench.unit)
+
+
+def test_two_vnodes_are_prepared_apart_while_there_is_room(bench):
+    placement, unit = bench.placement, bench.unit
+    config = VnodeConfig(id=3, name="db", kernel="", cpus=(3,), memory="64M")
+    other = Unit(config, Vnode())
+    placement.place(other)
+    first, second = placement.peek(unit), placement.peek(other)
+    assert not first.overlaps(second)
+    assert (placement.peek(unit), placement.peek(other)) == (first, second), "they stay"
+    assert placement.spare(other) == second, "not the first that is free"
+    rest = []
+    with pytest.raises(PoolExhausted):
+        while True:
+            rest.append(placement.pool.region(64 << 20))
+    placement.pool.free_region(rest.pop())
+    assert placement.peek(unit) == placement.peek(other) is not None
+    placement.pool.region(64 << 20)
+    assert placement.peek(unit) is placement.spare(other) is None
