@@ -210,9 +210,10 @@ class Bridge:
 
     # The root's writers
 
-    def init(self, side: abi.RootSide) -> None:
-        """Empties the bridge and writes the root's half, its magic last."""
-        self.view[:] = bytes(abi.VN_BRIDGE_SIZE)
+    def init(self, side: abi.RootSide, *, empty: bool = False) -> None:
+        """Writes the root's half into an empty bridge, its magic last; `empty`: it is already."""
+        if not empty:
+            self.view[:] = bytes(abi.VN_BRIDGE_SIZE)
         ring = abi.RING
         ring.put(self.view, abi.VN_BR_CONSOLE_OUT, "size", abi.VN_CONSOLE_OUT_BYTES)
         ring.put(self.view, abi.VN_BR_CONSOLE_IN, "size", abi.VN_CONSOLE_IN_BYTES)

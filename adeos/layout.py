@@ -11,6 +11,7 @@ Limits: little endian, naturally aligned, no padding.  Aligned words are read
 and written in one piece on x86-64: there the struct module copies little-endian integers by memcpy.
 """
 
+import enum
 import struct
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -29,6 +30,8 @@ class Member(NamedTuple):
     element: "Layout[Any] | None"
     """The struct that an array is of, and how many values one such struct has."""
     step: int = 1
+    plain: bool = False
+    """One number, packed as it is."""
 
 
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -75,7 +78,10 @@ class Layout(Generic[T]):
     def _flat(self, value: T) -> list[Any]:
         flat: list[Any] = []
         for (name, member), item in zip(self.members.items(), value, strict=True):
-            flat.extend(_encode(self.c_name, name, member, item))
+            if member.plain:
+                flat.append(item)
+            else:
+                flat.extend(_encode(self.c_name, name, member, item))
         return flat
 
     def get(self, buffer: bytes | bytearray | memoryview, base: int, name: str) -> Any:
@@ -107,7 +113,8 @@ def _member(annotation: Any, offset: int) -> Member:
         size, format_ = element.size * spec[1], element.format * spec[1]
         return Member(offset, size, kind, format_, spec[1] * step, element, step)
     items = int(spec[:-1] or 1) if kind is tuple else 1
-    return Member(offset, struct.calcsize("<" + spec), kind, spec, items, None)
+    plain = kind is int or issubclass(kind, enum.Enum)
+    return Member(offset, struct.calcsize("<" + spec), kind, spec, items, None, plain=plain)
 
 
 def _decode(struct_name: str, name: str, member: Member, flat: tuple[Any, ...]) -> Any:

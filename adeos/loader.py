@@ -270,7 +270,7 @@ def write(
                 at = piece.place.base - given.base
                 copy_in(view, at, piece.data, piece.start, piece.place.size)
     bridge = Bridge(memory[0][abi.VN_OFF_BRIDGE : abi.VN_OFF_RAM])
-    bridge.init(_root_side(placement, machine.info(), machine.tsc()))
+    bridge.init(_root_side(placement, machine.info(), machine.tsc()), empty=True)
 
 
 def rejoin(machine: Machine, placement: Placement) -> None:

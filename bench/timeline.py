@@ -25,7 +25,7 @@ from typing import Any
 from bench.incidents import fail, verb
 
 FAULTS = ("panic", "irqhang")
-SETTLE_S = 1.0
+SETTLE_S = 3.0
 """Between two faults: in it the region that the next successor uses is prepared."""
 SUMS = {
     "panic": (("reported", "started"), ("fault", "running")),

@@ -108,6 +108,10 @@ class Stage:
             self._fresh.discard(spec)
         return image
 
+    def fresh(self, spec: Spec) -> bool:
+        """Whether `take` has nothing to check."""
+        return spec in self._fresh
+
     def forget(self, spec: Spec) -> None:
         """Read the files again at the next use."""
         with self._lock:

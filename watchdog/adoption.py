@@ -9,7 +9,8 @@ second time; an incident that is recorded is never recorded again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kexec_restart.slots import Slots
 from watchdog.actions import Actions, FinishIncident, Release
@@ -19,8 +20,7 @@ from watchdog.states import LIVE, OPERATOR, Fault, State
 from watchdog.supervisor import Vnode, step
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """What was found.
 
     `bound`: the machine knows it; `started`: CPUs running.  `word`, `reason`,

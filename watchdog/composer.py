@@ -79,22 +79,28 @@ class Composer:
             return
         self.machine.view(spare.base, spare.size, writable=True)
         image = self.stage.get(spec)
+        plans = self._planned(unit, spec, image, spare)
         with self._lock:
-            if composed != self.composed:
-                return
-            if self._ready.get(spare) != image.digests:
-                self._forget(spare)
-                if not preload(self.machine, image, spare, self._hurry.is_set):
-                    return
-                self._ready[spare] = image.digests
-            self._plan(unit, spec, image, spare)
+            if composed == self.composed and self._loaded(image, spare):
+                self._plans |= plans
 
-    def _plan(self, unit: Unit, spec: Spec, image: Image, spare: Range) -> None:
+    def _planned(self, unit: Unit, spec: Spec, image: Image, spare: Range) -> dict[_Start, Plan]:
+        """For `_plans`.  Not under the lock: it takes a while."""
         slot = unit.slot
-        if slot is not None:
-            placement = Placement(unit.id, "", spare, slot, unit.apicids, 0, 0, 0)
-            start = _Start(spec, spare, slot, unit.apicids)
-            self._plans[start] = plan(image, placement, self.machine.info())
+        if slot is None:
+            return {}
+        placement = Placement(unit.id, "", spare, slot, unit.apicids, 0, 0, 0)
+        start = _Start(spec, spare, slot, unit.apicids)
+        return {start: plan(image, placement, self.machine.info())}
+
+    def _loaded(self, image: Image, region: Range) -> bool:
+        """Have kernel and initrd in a free region; False when somebody is in a hurry."""
+        if self._ready.get(region) != image.digests:
+            self._forget(region)
+            if not preload(self.machine, image, region, self._hurry.is_set):
+                return False
+            self._ready[region] = image.digests
+        return True
 
     def _take(self, start: _Start, image: Image) -> tuple[bool, Plan | None]:
         """The region is a vnode's from now on; whether the image is in it, and its plan if made."""
@@ -134,6 +140,15 @@ class Composer:
         unit.warm.resume = None
         unit.start_at = load(self.machine, image, placement, preloaded=loaded, ahead=ahead)
 
+    def ready(self, unit: Unit) -> bool:
+        """Whether `compose` has little to write and waits for neither disk nor thread."""
+        slots, region, slot = unit.vnode.slots, unit.region, unit.slot
+        spec = spec_in(unit, slots.current)
+        if region is None or slot is None or slotting.on_trial(slots):
+            return False
+        planned = _Start(spec, region, slot, unit.apicids) in self._plans
+        return planned and self.stage.fresh(spec) and not self._lock.locked()
+
     def lay(self, unit: Unit, slot: str, region: Range, wanted: Callable[[], bool]) -> Laid | None:
         """Compose the vnode's next incarnation, for kmb.ko to start: in `region` if that is free.
 
@@ -145,15 +160,11 @@ class Composer:
         if region == unit.region:
             return arming.lay(self.machine, image, placement, free=False)
         self.machine.view(*region, writable=True)
+        plans = self._planned(unit, spec_in(unit, slot), image, region)
         with self._lock:
-            if not wanted():
+            if not wanted() or not self._loaded(image, region):
                 return None
-            if self._ready.get(region) != image.digests:
-                self._forget(region)
-                if not preload(self.machine, image, region, self._hurry.is_set):
-                    return None
-                self._ready[region] = image.digests
-            self._plan(unit, spec_in(unit, slot), image, region)
+            self._plans |= plans
             return arming.lay(self.machine, image, placement, free=True, preloaded=True)
 
     def believe(self, unit: Unit, slot: str, region: Range) -> None:

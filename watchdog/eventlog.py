@@ -20,7 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from watchdog import log
+
 LIMIT = 4 << 20
+ROOM = 4096
+"""Records that may wait for the disk."""
 OFTEN = 60
 """Records of one event of one vnode in EVERY_S seconds: a vnode that flaps must not push out all
 that is known of the others."""
@@ -38,7 +42,7 @@ class EventLog:
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
         self.dropped = 0
-        self._queue: queue.Queue[Record | None] = queue.Queue(4096)
+        self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._drain, name="events", daemon=True)
         self._failed = ""
         self._rate = _Rate()
@@ -59,9 +63,9 @@ class EventLog:
             return
         if skipped:
             record = record | {"skipped_before": skipped}
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
+        if self._queue.qsize() < ROOM:
+            self._queue.put(record)
+        else:
             self.dropped += 1
 
     def stop(self) -> None:
@@ -71,6 +75,7 @@ class EventLog:
 
     def _drain(self) -> None:
         while (record := self._queue.get()) is not None:
+            time.sleep(log.LATE_S)
             batch = [record]
             while len(batch) < 256 and not self._queue.empty():
                 more = self._queue.get()

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from adeos.errors import AdeosError, FenceError, ImageError
 from adeos.machine import Machine
@@ -288,7 +289,10 @@ class Executor:
             return events.Loaded(action.incarnation)
         self.placement.place(unit)
         try:
-            await urgent.run(lambda: self.composer.compose(unit, action.incarnation))
+            if self.composer.ready(unit):  # going to another thread and back would take longer
+                self.composer.compose(unit, action.incarnation)
+            else:
+                await urgent.run(lambda: self.composer.compose(unit, action.incarnation))
         except ImageError as error:
             log.write("error", "image", vnode=unit.id, slot=action.slot, what=error)
             return events.ImageRefused(action.incarnation, str(error))

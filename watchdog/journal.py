@@ -71,8 +71,11 @@ class Case(msgspec.Struct, frozen=True):
 
 
 def bridge_copy(bridge: Bridge | None) -> bytes:
-    """What a case keeps of a bridge."""
-    return bytes(bridge.view[:BRIDGE_KEPT]) if bridge is not None else b""
+    """What a case keeps of a bridge: of the log's tail no more than there is."""
+    if bridge is None:
+        return b""
+    tail = abi.CRASH.get(bridge.view, abi.VN_BR_CRASH, "kmsg_len")
+    return bytes(bridge.view[: min(abi.VN_BR_KMSG + tail, BRIDGE_KEPT)])
 
 
 class Journal:

@@ -2,8 +2,9 @@
 """Structured records: `key=value` lines (or JSON) on stderr, and to sinks such as the event log.
 
 A reader that does not read (a full pipe, a slow journal) must never stop the
-watch: lines go through a bounded queue to a thread of their own, and those
-that do not fit are counted and dropped.
+watch: records go through a bounded queue to a thread of their own, and those
+that do not fit are counted and dropped.  The thread waits a little first: while
+a vnode is restarted the watch has the interpreter for itself.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from collections.abc import Callable
 from typing import Any
 
 _LEVELS = {"error": 3, "warning": 4, "info": 6}
-_queue: queue.Queue[str | None] = queue.Queue(1000)
+_ROOM = 1000
+LATE_S = 0.05
+"""How long after it was written a record may be printed."""
 _thread: threading.Thread | None = None
 _dropped = 0
 _as_json = False
 
 Record = dict[str, Any]
+_queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
 sinks: set[Callable[[Record], None]] = set()
 """Called with each record on the thread that wrote it; must not block."""
 
@@ -35,15 +39,16 @@ def write(level: str, event: str, **fields: object) -> None:
     record |= {key: _plain(value) for key, value in fields.items()}
     for sink in tuple(sinks):
         sink(record)
-    line = _json(record) if _as_json else _text(level, event, fields)
-    try:
-        _queue.put_nowait(line)
-    except queue.Full:
+    if _queue.qsize() < _ROOM:
+        _queue.put(record)
+    else:
         _dropped += 1
 
 
-def _text(level: str, event: str, fields: Record) -> str:
-    line = words(event, fields)
+def _text(record: Record) -> str:
+    level = record["level"]
+    fields = {key: value for key, value in record.items() if key not in ("time", "level", "event")}
+    line = words(record["event"], fields)
     if "JOURNAL_STREAM" in os.environ:
         return f"<{_LEVELS[level]}>{line}"
     return line if level == "info" else f"{level}: {line}"
@@ -81,20 +86,20 @@ def stop() -> None:
     """Write what is queued, for a second at most."""
     global _thread
     if _thread is not None:
-        try:
-            _queue.put(None, timeout=0.5)
-        except queue.Full:
-            return
+        _queue.put(None)
         _thread.join(1.0)
         _thread = None
 
 
 def _drain() -> None:
     global _dropped
-    while (line := _queue.get()) is not None:
+    while (record := _queue.get()) is not None:
+        if _queue.empty():
+            time.sleep(LATE_S)
         if _dropped:
             count, _dropped = _dropped, 0
             write("warning", "log", dropped_lines=count)
+        line = _json(record) if _as_json else _text(record)
         try:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -173,7 +172,7 @@ def _apply(service: Service, vnode: VnodeConfig, image: Spec | None) -> None:
         before = unit.controls
         unit.grant_as(vnode)
         service.broker.drop(unit, before - unit.controls)
-    unit.vnode = replace(unit.vnode, policy=vnode.restart)
+    unit.vnode = msgspec.structs.replace(unit.vnode, policy=vnode.restart)
     if unit.binding is None:
         unit.config = vnode
     else:

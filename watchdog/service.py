@@ -252,6 +252,8 @@ class Service:
             unit.stamps.setdefault("reported", rung)
 
     def _look(self, unit: Unit, now: int, rung: int) -> None:
+        if unit.vnode.fencing:
+            return  # it fails already: what it says is read once, when it is parked
         watched = unit.watched
         event = look(unit, now, rung, self.pace.doubt)
         if event is not None or unit.vnode.state is State.HELD:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -115,7 +114,7 @@ class Staging:
     def put(self, unit: Unit, slots: Slots) -> None:
         """The vnode's slots are these now."""
         if slots != unit.vnode.slots:
-            unit.vnode = replace(unit.vnode, slots=slots)
+            unit.vnode = msgspec.structs.replace(unit.vnode, slots=slots)
         self.changed(unit)
 
     def changed(self, unit: Unit) -> None:

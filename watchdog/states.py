@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 class State(enum.Enum):
@@ -54,8 +55,7 @@ PROBED = frozenset({"irqhang"})
 """Verdicts that a probe must prove: a CPU that its host lets stand still looks the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """What happened to a vnode, and when.
 
     `reason`: panic, oops, mce, irqhang, softlockup, hang, boot, halt, reboot,

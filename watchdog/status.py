@@ -37,8 +37,11 @@ def take_over(bridge: RootBridge, now: int, tsc_khz: int, period_us: int) -> int
 
 
 def publish(bridge: RootBridge, unit: Unit) -> None:
-    """Write a vnode's entry."""
-    bridge.publish(describe(unit))
+    """Write a vnode's entry, unless just that stands there."""
+    word = describe(unit)
+    if word != unit.published:
+        bridge.publish(word)
+        unit.published = word
 
 
 def describe(unit: Unit) -> abi.Status:

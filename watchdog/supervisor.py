@@ -17,8 +17,10 @@ names ending in _tsc are TSC cycles, passed through to the incident.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from kexec_restart import budget as budgets
 from kexec_restart import slots as slotting
@@ -66,8 +68,7 @@ from watchdog.events import (
 from watchdog.states import IDLE, LIVE, OPERATOR, PROBED, RECORDED, Fault, State
 
 
-@dataclass(frozen=True, slots=True)
-class Vnode:
+class Vnode(Struct, frozen=True):
     """All that is known of one vnode.
 
     `fenced`: every CPU is confirmed parked, its memory may be touched.

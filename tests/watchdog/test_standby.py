@@ -144,7 +144,7 @@ def test_a_hung_leader_is_killed_before_it_is_succeeded(pair):
     pair.until(lambda: pair.leads(standby), "the standby leads", limit=20)
     assert leader.wait(5) == -signal.SIGKILL
     assert pair.hardware.claims == [leader.pid, standby.pid]
-    assert "leader-hangs" in pair.log()
+    pair.until(lambda: "leader-hangs" in pair.log(), "it says so")
 
 
 def test_an_orderly_end_is_not_succeeded_and_the_next_leader_is(pair):
