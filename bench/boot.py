@@ -16,7 +16,7 @@ import os
 import statistics
 from typing import Any
 
-from bench.warm import verb
+from bench.incidents import verb
 
 
 def boot(vnode: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 """Where the time of an incident goes: medians over panics and hangs of one vnode.
 
     vnode-debug box up && vnode-debug up --wait
-    .venv/bin/python bench/incidents.py --vnode 2 -n 10 panic irqhang
+    .venv/bin/python -m bench.incidents --vnode 2 -n 10 panic irqhang
 
 Works on the vnodes that run, in the box or on the machine, through the command alone.  Prints for
 each step its median, minimum and maximum in ms.  Host load changes all of them: `load` is printed.

@@ -2,7 +2,7 @@
 """From the report of a panic to the successor's first user beat: vnodes of several strategies.
 
     vnode-debug up --wait                        # [vnode.restart] strategy = "standby" for vnode 2
-    .venv/bin/python bench/warm.py -n 10 1 2     # 1 boots, 2 is resumed: their panics alternate
+    .venv/bin/python -m bench.warm -n 10 1 2     # 1 boots, 2 is resumed: their panics alternate
 
 Works on the vnodes that run, in the box or on the machine, through the command alone.  Raise
 `quick` in [vnode.restart] above -n: after so many failures soon after a resume the images are given
@@ -15,23 +15,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-COMMAND = str(Path(sys.executable).with_name("vnode-debug"))
+from bench.incidents import verb
+
 UNTIL = 300.0  # s
-
-
-def verb(*words: str) -> Any:
-    """The JSON answer of a verb."""
-    done = subprocess.run([COMMAND, *words, "--json"], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
 
 
 def wait_for_image(vnode: str) -> None:

@@ -141,6 +141,7 @@ def peers(box: RunningBox) -> Iterator[Peers]:
     both = Peers(box)
     try:
         both.console.wait("is up after .*#")
+        both.console.run("dmesg -n 1")  # no kernel message amid the output
         yield both
     finally:
         both.console.close()
