@@ -11,9 +11,10 @@ from bench import stock
 from bench.peers.table import NotHere
 from bench.rsp_guest import Console, missing
 from box.kernels import KernelImage, module_bytes
+from box.qemu import CPU_MODEL
 
-CPU = "qemu64,+rdrand"
-"""As the box has it: `max` would have the kernel do more at its boot."""
+CPU = CPU_MODEL
+"""The box's: `max` would have the kernel do more at its boot."""
 WORDS = "no_timer_check"
 """On a busy host the kernel else takes the emulated timer for a dead one, and dies of it."""
 FAULT = b"FAULT-NOW"

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from bench.peers.guest import PATIENCE_S, WORDS, check_elf, crash, kernel, modules, stored
+from bench.peers.guest import CPU, PATIENCE_S, WORDS, check_elf, crash, kernel, modules, stored
 from bench.peers.table import NotHere, Take
 from bench.rsp_guest import READY, Console, connect, initrd
 
@@ -31,7 +31,7 @@ XML = """<domain type='qemu'>
     <cmdline>console=ttyS0 quiet panic=0 {words}</cmdline></os>
   <features><acpi/></features>
   <cpu mode='custom' match='exact' check='none'>
-    <model fallback='forbid'>qemu64</model><feature policy='require' name='rdrand'/></cpu>
+    <model fallback='forbid'>{model}</model>{features}</cpu>
   <on_crash>coredump-restart</on_crash>
   <devices><emulator>{qemu}</emulator><panic model='isa'/><memballoon model='none'/>
     <serial type='unix'><source mode='bind' path='{at}/serial'/></serial></devices>
@@ -134,6 +134,7 @@ def measure(libvirt: Libvirt, mebibytes: int) -> Take:
     at = libvirt.at
     for old in (at / "dumps").iterdir():
         old.unlink()
+    model, *features = CPU.split(",+")
     (at / "domain.xml").write_text(
         XML.format(
             name=DOMAIN,
@@ -141,6 +142,8 @@ def measure(libvirt: Libvirt, mebibytes: int) -> Take:
             memory=mebibytes,
             at=escape(str(at)),
             qemu=shutil.which("qemu-system-x86_64"),
+            model=model,
+            features="".join(f"<feature policy='require' name='{one}'/>" for one in features),
         )
     )
     libvirt.virsh("create", f"{at}/domain.xml")
