@@ -136,7 +136,7 @@ class Executor:
             return events.Probed(fault.incarnation, moving=moving())
         ncpus = len(unit.config.cpus)
         questions = registers.Questions(self.machine, watched.bridge, unit.id, ncpus)
-        patience = registers.Patience(watch.probe_ms / 1000, lead)
+        patience = registers.Patience(watch.probe_ms / 1000, self._settling(unit, watched, fault))
         began = self.machine.tsc()
         found = await registers.probe(questions, silent, moving, patience, wanted)
         binding = self.machine.query(unit.id)
@@ -145,6 +145,13 @@ class Executor:
         answered = tuple(cpu for cpu in silent if cpu in found.answered)
         log.write("info", "probe", vnode=unit.id, silent=len(silent), answered=len(answered))
         return events.Probed(fault.incarnation, answered, found.moving or held)
+
+    def _settling(self, unit: Unit, watched: Watched, fault: Fault) -> float:
+        """Seconds that a CPU that answered may stay silent: to its limit, and a period at least."""
+        watch = unit.config.watch
+        silent_ms = (self.machine.tsc() - fault.fault_tsc) / self.tsc_khz
+        left_ms = watch.irq.limit_ms * watched.detector.patience - silent_ms
+        return min(max(left_ms, watch.irq.period_ms), watch.probe_lead_ms) / 1000
 
     async def prepare(self, unit: Unit) -> None:
         """In idle time: what the next restart would otherwise have to do itself."""
