@@ -11,7 +11,8 @@
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 
-#define CHUNK	0x2000000ULL
+#define CHUNK	0x2000000ULL	/* mapped at a time */
+#define STEP	0x10000		/* zeroed at a time: 0.1 ms, some 2 ms where pages are new to a host */
 
 static DEFINE_MUTEX(clear_lock);	/* one at a time; taken before kmb_lock */
 static struct kmb_range clearing;	/* guarded by kmb_lock */
@@ -57,18 +58,20 @@ static void zero_mapped(u64 *p, u64 size)
 static int zero(u64 base, u64 size)
 {
 	while (size) {
-		u64 n = min(size, CHUNK);
+		u64 n = min(size, CHUNK), done;
 		void *p = memremap(base, n, MEMREMAP_WB);
 
 		if (!p)
 			return -ENOMEM;
-		zero_mapped(p, n);
+		for (done = 0; done < n; done += STEP) {
+			zero_mapped(p + done, min_t(u64, n - done, STEP));
+			cond_resched();
+		}
 		memunmap(p);
 		base += n;
 		size -= n;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		cond_resched();
 	}
 	return 0;
 }
