@@ -170,9 +170,13 @@ class Warm:
             try:
                 await background.run(partial(self._check, kept))
             except AdeosError as error:
+                if self.store.get(unit.id, kept.region) is not kept:
+                    continue  # given up meanwhile: its memory is another's
                 log.write("error", "image", vnode=unit.id, what=error)
                 self.store.forget(unit.id, kept.region)
                 self._give_back_standby(unit.id, kept.region)
+            if self.store.get(unit.id, kept.region) is not kept:
+                continue
             if not kept.intact and self.placement.standby.get(unit.id) == kept.region:
                 log.write("warning", "standby-changed", vnode=unit.id)
                 del self.placement.standby[unit.id]
@@ -202,7 +206,8 @@ class Warm:
             await background.run(lambda: self._fill(kept))
         except AdeosError as error:
             log.write("error", "image", vnode=vnode, what=error)
-            self.store.forget(vnode, region)
+            if self.store.get(vnode, region) is kept:
+                self.store.forget(vnode, region)
             return False
         if self.store.get(vnode, region) is not kept or vnode in self.placement.standby:
             return False

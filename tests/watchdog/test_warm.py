@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 
@@ -11,8 +12,8 @@ import pytest
 
 from adeos import abi
 from adeos.bridge import RootBridge
-from adeos.errors import FenceError
-from watchdog import dumps
+from adeos.errors import FenceError, WarmImageError
+from watchdog import dumps, warm
 from watchdog.errors import WatchdogError
 
 STANDBY = 'strategy = "standby"\nresume_ms = 1000\n'
@@ -185,6 +186,28 @@ def test_a_standby_is_made_anew_after_the_images_were_dropped(make_rig, rig_tool
     written.set()
     ready(rig, 5)
     rig.until(lambda: set(images(rig)) == {"running", "standby"}, "a standby anew")
+
+
+def test_a_check_that_ends_too_late_gives_up_no_image_but_its_own(standby, monkeypatch):
+    """The vnode was stopped and started meanwhile: in the same place there is another image."""
+    checked = []
+
+    def late(self, kept):
+        if not checked:
+            self.store.keep(copy.copy(kept))
+            checked.append(kept)
+            raise WarmImageError("the image is damaged", "freeze the vnode anew")
+        checked.append(kept)
+        kept.checked = True
+
+    standby.until(lambda: set(images(standby)) == {"running", "standby"}, "two images")
+    monkeypatch.setattr(warm.Warm, "_check", late)
+    before = images(standby)
+    standby.client.call("restart", vnode=1)
+    ready(standby, 3)
+    standby.until(lambda: len(checked) > 1, "two checks")
+    after = images(standby)
+    assert {one["image"] for one in after.values()} == {one["image"] for one in before.values()}
 
 
 @pytest.mark.parametrize("offset", [9, 0x100, 0x3000])
