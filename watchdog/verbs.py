@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 COMMAND_WAIT_S = 1.0
 WAIT_MAX_S = 3600.0
 STRATEGIES = get_args(Strategy)
+COMMANDS = (abi.Cmd.PING, abi.Cmd.HALT, abi.Cmd.REBOOT, abi.Cmd.SYSRQ)
+"""Those that leave nothing to do; a fault and a freeze are verbs of their own."""
 
 
 def table(service: Service) -> dict[str, Verb]:
@@ -243,7 +245,7 @@ async def inject(service: Service, request: Reply, send: Send) -> Reply:
 async def command(service: Service, request: Reply, send: Send) -> Reply:
     """An orderly wish to the vnode's kernel: ping, halt, reboot, or sysrq with a key."""
     unit = _unit(service, request)
-    known = {cmd.name.lower(): cmd for cmd in abi.Cmd if cmd not in (abi.Cmd.NONE, abi.Cmd.INJECT)}
+    known = {cmd.name.lower(): cmd for cmd in COMMANDS}
     cmd = known.get(str(request.get("command")))
     if cmd is None:
         raise UsageError(f"no command {request.get('command')!r}; known: {', '.join(known)}")

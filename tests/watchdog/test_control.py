@@ -57,6 +57,7 @@ WRONG = [
     (b'{"verb": "inject", "vnode": 1, "kind": "panic", "cpu": 9}\n', "cpu is a number"),
     (b'{"verb": "console-input", "vnode": 1, "data": "!"}\n', "base64"),
     (b'{"verb": "command", "vnode": 1, "command": "sysrq", "key": "; rm"}\n', "sysrq wants"),
+    (b'{"verb": "command", "vnode": 1, "command": "freeze"}\n', "no command 'freeze'; known: ping"),
     (b'{"verb": "shutdown", "vnodes": "maybe"}\n', '"stop" or "leave"'),
     (b"[" * 60000 + b"\n", "no JSON"),
     (b'{"verb": "' + b"x" * 70000 + b'"}\n', "longer than"),
