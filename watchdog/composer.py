@@ -174,7 +174,7 @@ class Composer:
             self._ready[region] = image.digests
 
     def start(self, unit: Unit) -> int:
-        """Start the boot CPU, or resume it; the TSC just before its INIT."""
+        """Start the boot CPU, or resume it; the TSC just before its SIPI."""
         assert unit.bridge is not None
         resume = unit.warm.resume
         if resume is not None:
