@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Composes a vnode's memory from its staged image and starts it.  Blocks: call it in a thread.
+"""Composes a vnode's memory from its staged image and starts it.
+
+Blocks: call it in a thread, but for `compose` of what is `ready`.
 
 Ahead, in idle time, the region that the next restart will use gets its kernel
 and initrd already.  Limit: a wild write of a running vnode into a region so
