@@ -128,16 +128,17 @@ def _plan(service: Service, unit: Unit, name: object) -> Reply:
     policy, own = unit.config.restart.on_crash, unit.region
     capture = policy.startswith("coredump")
     spare, warm = service.executor.placement.peek(unit), service.executor.warm
+    held = spare if capture and service.executor.dumps.hold else None
     strategy: strategies.Strategy | None
     if name is None:
         resumed = warm.prospect(unit) if policy.endswith("restart") else None
-        strategy = resumed or strategies.after_crash(policy, own, spare)
+        strategy = resumed or strategies.after_crash(policy, own, held)
     elif name == "cold":
-        strategy = strategies.choose(own, spare, capture=capture)
+        strategy = strategies.choose(own, held, capture=capture)
     elif name in STRATEGIES:
         strategy = warm.prospect(unit, _strategy(service, unit, name))
     else:
-        strategy = strategies.named(str(name), own, spare)
+        strategy = strategies.named(str(name), own, spare if name == "spare" else held)
     if strategy is None:
         known = ", ".join((*STRATEGIES, *strategies.NAMES))
         raise UsageError(f"no strategy {name!r}; known: {known}")

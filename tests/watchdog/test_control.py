@@ -152,6 +152,18 @@ def test_dry_run_prints_the_steps(rig) -> None:
     assert rig.client.call("status")["vnodes"][1]["incarnation"] == 1
 
 
+def test_dry_run_goes_by_the_configs_hold(rig) -> None:
+    assert rig.client.call("restart", vnode=2, dry_run=True)["strategy"] == "spare"
+    rig.config.write_text(rig.config.read_text().replace("[watch]\n", "[watch]\nhold = false\n"))
+    assert rig.client.call("reload")["applied"] == ["[watch]"]
+    assert rig.client.call("restart", vnode=2, dry_run=True)["strategy"] == "kmb"
+    assert rig.client.call("restart", vnode=2, dry_run=True, strategy="cold")["strategy"] == "kmb"
+    steps = rig.client.call("restart", vnode=2, dry_run=True, strategy="fire")["steps"]
+    assert [one["does"] for one in steps if one["step"] == "captured"] == [
+        "keep bridge and registers alone"  # in place
+    ]
+
+
 def test_nobody_there(tmp_path) -> None:
     with pytest.raises(NoDaemonError, match="vnode-debug up") as caught:
         Client(tmp_path / "none.sock").call("ping")
