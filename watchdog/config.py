@@ -150,7 +150,11 @@ class VnodeConfig(Base, frozen=True):
     @property
     def words(self) -> str:
         """The user's part of the command line: `cmdline`, behind the words of `fast_boot`."""
-        return f"{fast_boot.CMDLINE} {self.cmdline}".strip() if self.fast_boot else self.cmdline
+        return self.words_with(self.cmdline)
+
+    def words_with(self, cmdline: str) -> str:
+        """The same with another `cmdline`."""
+        return f"{fast_boot.CMDLINE} {cmdline}".strip() if self.fast_boot else cmdline
 
     @property
     def span(self) -> Span:
