@@ -19,7 +19,7 @@ The text of each is one line: what, where, and what to do (the hint).
 
 
 class AdeosError(Exception):
-    """Base of the tree; `exit_code` is the process exit code it leads to (ARCHITECTURE.md)."""
+    """Base of the tree; `exit_code` is the process exit code it leads to (docs/commands.md)."""
 
     exit_code = 1
 

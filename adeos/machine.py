@@ -129,7 +129,7 @@ class Machine(Protocol):
         ...
 
     def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
-        """Boot a parked vnode's first CPU; the TSC just before its first INIT."""
+        """Boot a parked vnode's first CPU; the TSC just before its SIPI."""
         ...
 
     def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:

@@ -36,7 +36,7 @@ def fail(vnode: str, fault: str) -> dict[str, Any]:
 
 
 def steps(incident: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds from each stage to the next, and the sums the issue tracker asks for."""
+    """Milliseconds from each stage to the next, then what the goals are about."""
     stamps = {stage: at / 1e6 for stage, at in incident["stamps"].items()}
     found = {
         f"{one} -> {two}": stamps[two] - stamps[one] for one, two in itertools.pairwise(stamps)

@@ -43,11 +43,12 @@ def fail(vnode: str) -> dict[str, Any]:
 
 
 def steps(incident: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds from each stage to the next, and their sum from the report on."""
+    """Milliseconds from each stage to the next, and their sums from the report on."""
     stamps = {stage: at / 1e6 for stage, at in incident["stamps"].items()}
     found = {f"{a} -> {b}": stamps[b] - stamps[a] for a, b in itertools.pairwise(stamps)}
     found["started -> running"] = stamps["running"] - stamps["started"]
-    found["reported -> running"] = stamps["running"] - stamps.get("reported", 0.0)
+    for end in ("started", "running"):
+        found[f"reported -> {end}"] = stamps[end] - stamps.get("reported", 0.0)
     return found
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from adeos import abi
 from adeos.abi import Range

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Errors of the box; `exit_code` follows the table in ARCHITECTURE.md.
+"""Errors of the box; `exit_code` follows the table in docs/commands.md.
 
 BoxError                1
   BuildFailed           1  a build step failed; its log is named

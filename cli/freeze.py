@@ -9,6 +9,9 @@ from cli.images import describe
 from cli.session import Session
 from cli.verb import dry_run_option, verb, vnode_argument
 
+ANSWER_S = 30.0
+"""More than the daemon may take: scripts of freeze.d, the copy, the way back."""
+
 
 @verb(
     "freeze",
@@ -31,7 +34,7 @@ def command(session: Session, vnode: str, dry_run: bool) -> None:
         plan += ", resume it there"
         report(session, [{"vnode": status.id, "name": status.name, "plan": plan}])
         return
-    found = session.client().call("freeze", vnode=status.id)["images"]
+    found = session.client().call("freeze", vnode=status.id, timeout=ANSWER_S)["images"]
     if session.json:
         output.write_json(found)
     elif not session.quiet:

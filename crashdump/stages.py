@@ -22,7 +22,7 @@ class Stage(StrEnum):
     RESTORED = "restored"
     """Its image is in its place and checked; absent where the successor boots."""
     STARTED = "started"
-    """The successor's first CPU got its INIT."""
+    """The successor's first CPU got its SIPI."""
     RESUMED = "resumed"
     """The successor's devices were back, its tasks about to run; absent where it boots."""
     RUNNING = "running"

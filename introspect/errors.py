@@ -8,7 +8,7 @@ IntrospectError              anything this package raises on purpose
  +-- BadImage                a file is not a memory image that can be read
  +-- ToolMissing             a library or program is needed to go on
 
-Each has an `exit_code` (ARCHITECTURE.md) and a one-line text.
+Each has an `exit_code` (docs/commands.md) and a one-line text.
 """
 
 from __future__ import annotations

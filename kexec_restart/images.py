@@ -85,6 +85,11 @@ class Stage:
             self._added[spec] = signature, known
         return known
 
+    def replaced(self, spec: Spec) -> bool:
+        """Whether files that `add` has read are others by now; what is in them it would tell."""
+        before = self._added.get(spec)
+        return before is not None and before[0] != _signature(spec)
+
     def refresh(self, spec: Spec) -> None:
         """Check the digests ahead, in idle time: SHA-256 of 16 MiB takes 0.2 s under emulation.
 

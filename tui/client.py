@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from watchdog.client import Client as Daemon
 
 RATE_WINDOW_S = 1.0
-"""Rates are taken over so long: four user beats at their default period."""
+"""Rates are taken over so long: ten user beats at their default period."""
 LOG_MAX = 1 << 20
 """Bytes of a saved log that are shown."""
 

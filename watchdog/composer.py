@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Composes a vnode's memory from its staged image and starts it.  Blocks: call it in a thread.
+"""Composes a vnode's memory from its staged image and starts it.
+
+Blocks: call it in a thread, but for `compose` of what is `ready`.
 
 Ahead, in idle time, the region that the next restart will use gets its kernel
 and initrd already.  Limit: a wild write of a running vnode into a region so
@@ -174,7 +176,7 @@ class Composer:
             self._ready[region] = image.digests
 
     def start(self, unit: Unit) -> int:
-        """Start the boot CPU, or resume it; the TSC just before its INIT."""
+        """Start the boot CPU, or resume it; the TSC just before its SIPI."""
         assert unit.bridge is not None
         resume = unit.warm.resume
         if resume is not None:

@@ -32,6 +32,7 @@ MAX_CPUS = 16  # VN_MAX_CPUS
 MAX_GRANTS = 8  # VN_MAX_GRANTS
 REGION_ALIGN = 0x200000  # VN_REGION_ALIGN
 REGION_MIN = 0x4000000  # VN_REGION_MIN
+LOW_MIN, LOW_END = 0x10000, 0xA0000  # of adeos/kmb/memory.c
 CMDLINE_MAX = 2047  # COMMAND_LINE_SIZE of x86 (arch/x86/include/asm/setup.h) less the NUL
 
 OnCrash = Literal["coredump-restart", "restart", "coredump-destroy", "destroy", "preserve"]
@@ -149,7 +150,11 @@ class VnodeConfig(Base, frozen=True):
     @property
     def words(self) -> str:
         """The user's part of the command line: `cmdline`, behind the words of `fast_boot`."""
-        return f"{fast_boot.CMDLINE} {self.cmdline}".strip() if self.fast_boot else self.cmdline
+        return self.words_with(self.cmdline)
+
+    def words_with(self, cmdline: str) -> str:
+        """The same with another `cmdline`."""
+        return f"{fast_boot.CMDLINE} {cmdline}".strip() if self.fast_boot else cmdline
 
     @property
     def span(self) -> Span:
@@ -352,8 +357,8 @@ def _check_machine(reader: Reader, machine: MachineConfig, directory: Path) -> N
         seen.append((text, span))
         if span.size % 4096 or (span.base or 0) % 4096 or not span.size:
             reader.mistake(path, f'"{text}" is empty or not in whole 4 KiB pages', "round it")
-        if path[-1] == "low" and not 0x10000 <= (span.base or 0) <= 0x100000 - span.size:
-            what = f'"{text}" is not within 0x10000..0x100000'
+        if path[-1] == "low" and not LOW_MIN <= (span.base or 0) <= LOW_END - span.size:
+            what = f'"{text}" is not within {LOW_MIN:#x}..{LOW_END:#x}'
             reader.mistake(path, what, "low slots live there")
     _check_cpus(reader, ("machine", "cpus"), machine.cpus)
     module = directory / machine.module

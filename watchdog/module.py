@@ -119,7 +119,7 @@ def _compare(machine: MachineConfig) -> None:
         if have and not same:
             raise ModuleError(
                 f"kmb.ko is loaded with {key}={have}, the config wants {wanted};"
-                " vnode-debug down, rmmod kmb, then up"
+                " vnode-debug down --unload, then up"
             )
 
 

@@ -139,11 +139,17 @@ async def reload(service: Service) -> Plan:
     new = await asyncio.to_thread(configs.load, service.config_path)
     bound = {unit.id for unit in service.units.values() if unit.binding is not None}
     found = plan(service.config, new, bound)
-    images: dict[int, Spec] = {}
+    images, stage = dict[int, Spec](), service.staging.stage
+    replaced = {spec for spec in map(spec_of, found.config.vnode) if stage.replaced(spec)}
     for vnode in found.config.vnode:
-        old = service.config.find(vnode.id)
-        if old is None or spec_of(old) != spec_of(vnode):
-            images[vnode.id] = await asyncio.to_thread(service.staging.stage.add, spec_of(vnode))
+        old, spec = service.config.find(vnode.id), spec_of(vnode)
+        same = old is not None and spec_of(old) == spec
+        if same and spec not in replaced:
+            continue
+        image = images[vnode.id] = await asyncio.to_thread(stage.add, spec)
+        if same and image != service.units[vnode.id].vnode.slots.named:
+            line = f"{_label(vnode)}: files of other content, at its next start"
+            found = found._replace(later=(*found.later, line))
     service.config = found.config
     service.executor.dumps.hold = found.config.watch.hold
     service.executor.firing.hold = found.config.watch.hold

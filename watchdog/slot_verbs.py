@@ -26,7 +26,7 @@ async def stage(service: Service, request: Reply, send: Send) -> Reply:
     config = unit.config
     kernel = _path(request, "kernel", config.kernel)
     initrd = _path(request, "initrd", config.initrd)
-    cmdline = requests.text(request, "cmdline", config.words)
+    cmdline = config.words_with(requests.text(request, "cmdline", config.cmdline))
     name = _slot(request)
     if name == unit.vnode.slots.running and slotting.fallback(unit.vnode.slots):
         raise RefusedError(

@@ -58,9 +58,10 @@ PROBED = frozenset({"irqhang"})
 class Fault(Struct, frozen=True):
     """What happened to a vnode, and when.
 
-    `reason`: panic, oops, mce, irqhang, softlockup, hang, boot, halt, reboot,
-    kexec or interrupted.  `cpu`: within the vnode, -1 = all or unknown.  `crash`
-    is False for an orderly halt or reboot.  Stamps are TSC cycles, 0 = unknown.
+    `reason`: panic, oops, mce, irqhang, softlockup, hang, boot, corrupt, freeze,
+    halt, reboot, kexec, interrupted or dump.  `cpu`: within the vnode, -1 = all or unknown.
+    `crash` is False for an orderly halt or reboot, and for a dump.  Stamps are TSC cycles, 0 =
+    unknown.
     """
 
     reason: str

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 COMMAND_WAIT_S = 1.0
 WAIT_MAX_S = 3600.0
 STRATEGIES = get_args(Strategy)
+COMMANDS = (abi.Cmd.PING, abi.Cmd.HALT, abi.Cmd.REBOOT, abi.Cmd.SYSRQ)
+"""Those that leave nothing to do; a fault and a freeze are verbs of their own."""
 
 
 def table(service: Service) -> dict[str, Verb]:
@@ -126,16 +128,17 @@ def _plan(service: Service, unit: Unit, name: object) -> Reply:
     policy, own = unit.config.restart.on_crash, unit.region
     capture = policy.startswith("coredump")
     spare, warm = service.executor.placement.peek(unit), service.executor.warm
+    held = spare if capture and service.executor.dumps.hold else None
     strategy: strategies.Strategy | None
     if name is None:
         resumed = warm.prospect(unit) if policy.endswith("restart") else None
-        strategy = resumed or strategies.after_crash(policy, own, spare)
+        strategy = resumed or strategies.after_crash(policy, own, held)
     elif name == "cold":
-        strategy = strategies.choose(own, spare, capture=capture)
+        strategy = strategies.choose(own, held, capture=capture)
     elif name in STRATEGIES:
         strategy = warm.prospect(unit, _strategy(service, unit, name))
     else:
-        strategy = strategies.named(str(name), own, spare)
+        strategy = strategies.named(str(name), own, spare if name == "spare" else held)
     if strategy is None:
         known = ", ".join((*STRATEGIES, *strategies.NAMES))
         raise UsageError(f"no strategy {name!r}; known: {known}")
@@ -243,7 +246,7 @@ async def inject(service: Service, request: Reply, send: Send) -> Reply:
 async def command(service: Service, request: Reply, send: Send) -> Reply:
     """An orderly wish to the vnode's kernel: ping, halt, reboot, or sysrq with a key."""
     unit = _unit(service, request)
-    known = {cmd.name.lower(): cmd for cmd in abi.Cmd if cmd not in (abi.Cmd.NONE, abi.Cmd.INJECT)}
+    known = {cmd.name.lower(): cmd for cmd in COMMANDS}
     cmd = known.get(str(request.get("command")))
     if cmd is None:
         raise UsageError(f"no command {request.get('command')!r}; known: {', '.join(known)}")

@@ -110,7 +110,7 @@ enum vn_layer { VN_LAYER_IRQ, VN_LAYER_SCHED, VN_LAYER_USER, VN_LAYERS };
  * @root_apicid: where the portal to the root goes
  * @root_vector: its interrupt vector; one a vnode, so the root knows who rang
  * @tsc_khz: TSC frequency
- * @start_tsc: TSC just before the first INIT of this incarnation
+ * @start_tsc: TSC just before the SIPI of this incarnation
  * @wall_ns: CLOCK_REALTIME of the root at @start_tsc, nanoseconds
  * @period_us: wanted beat period a layer, microseconds
  * @name: the vnode's name, NUL-terminated
@@ -765,7 +765,7 @@ struct kmb_bind {
  * @cr3: physical address of the page tables, in the slot, below 4 GiB
  * @entry: where to jump in long mode, in the region
  * @rsi: its argument (boot_params), in the region
- * @tsc: (out) TSC before the first INIT
+ * @tsc: (out) TSC before the SIPI
  */
 struct kmb_start {
 	__u32 vnode;

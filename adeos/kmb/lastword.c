@@ -26,13 +26,12 @@
 #include <linux/string.h>
 #include <linux/timer.h>
 #include <linux/utsname.h>
-#include <linux/version.h>
 #include <asm/irqflags.h>
 #include <asm/segment.h>
 #include <asm/tsc.h>
 
 /* split off crash_core.h in 6.9 */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
+#if __has_include(<linux/vmcore_info.h>)
 #include <linux/vmcore_info.h>
 #else
 #include <linux/crash_core.h>

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import watch_tick
 from bench.peers import __main__, kdump, run, triage, vnode
 from bench.peers.table import Column, Contender, Line, NotHere, Table, from_json, page, render
 from bench.peers.texts import INTRO, SECTIONS
@@ -175,3 +176,8 @@ def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
 def test_the_crash_kernel_reboots_whatever_became_of_its_dump() -> None:
     assert kdump.CRASH_INIT.rstrip().endswith("reboot -f")
     assert " && " not in kdump.CRASH_INIT
+
+
+def test_the_watch_tick_is_measured_on_vnodes_that_run(capsys: pytest.CaptureFixture[str]) -> None:
+    watch_tick.main(vnodes=2, ticks=5)
+    assert "2 vnodes, 5 ticks: median" in capsys.readouterr().out

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from cli.main import run
+from watchdog.client import Client
+from watchdog.config import Restart
+from watchdog.freezing import FREEZE_S
 
 RIG = runpy.run_path(str(Path(__file__).parents[1] / "watchdog" / "conftest.py"))
 VNODE_TEXT, MACHINE = RIG["vnode_text"], RIG["LastingMachine"]
@@ -310,3 +313,15 @@ def test_a_second_daemon_is_refused(vd, rig):
     assert (code, out) == (6, "")
     assert err.count("\n") == 1
     assert rig.client.call("ping")["ok"]
+
+
+def test_freeze_waits_for_all_that_the_daemon_waits_for(call, world, monkeypatch):
+    asked = []
+
+    def answer(client, verb, *, timeout=None, **_):
+        asked.append(client.timeout if timeout is None else timeout)
+        return {"images": []}
+
+    monkeypatch.setattr(Client, "call", answer)
+    assert call("freeze", "2", world=world).code == 0
+    assert len(asked) == 1 and asked[0] > FREEZE_S + Restart().resume_ms / 1000

@@ -120,6 +120,15 @@ def test_files_that_the_documents_name_exist(page: Path) -> None:
         assert found or place.with_name(place.name.partition(".")[0] + ".py").exists(), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_modules_that_are_run_exist(page: Path) -> None:
+    """`python -m bench.warm` and the like."""
+    text = " ".join(page.read_text().split())
+    for name in re.findall(r"python3? -m ((?:bench|cli|tests)\.[\w.]*\w)", text):
+        place = ROOT / name.replace(".", "/")
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), name
+
+
 def test_every_module_that_the_architecture_names_exists() -> None:
     """Also the bare names of a line that begins with a folder: "watchdog/a.py, b.py"."""
     known = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")}

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The documents agree with the program."""
 
-import re
 from pathlib import Path
 
-from cli.errors import ExitCode
 from cli.reference import man, page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,15 +17,6 @@ def test_the_manual_page_is_what_the_verbs_say():
     wanted = (ROOT / "docs/vnode-debug.1").read_text()
     assert man() == wanted, "run: python -m cli.reference --man > docs/vnode-debug.1"
     assert not [line for line in wanted.splitlines() if line[:1] == "'" or "\t" in line]
-
-
-def test_the_exit_codes_are_those_of_the_architecture():
-    table = dict(
-        re.findall(r"^\| (\d+) \| (.+?) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
-    )
-    for code in ExitCode:
-        if code is not ExitCode.PIPE:
-            assert table[str(code.value)] == code.meaning
 
 
 def test_every_script_has_a_line_in_contributing():

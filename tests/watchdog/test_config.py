@@ -113,7 +113,8 @@ MISTAKES = [
     ('"preserve"', '"keep"', 'f:22: vnode[0].restart.on_crash: "keep" is not', "preserve"),
     ("intensity = 3", "intensity = -1", "f:23: vnode[0].restart.intensity: -1 is out", None),
     ('"quiet"', '"' + "x" * 2048 + '"', "f:14: vnode[0].cmdline: too long", None),
-    ('"0x10000+0x50000"', '"0x1000+0x5000"', "f:3: machine.low: ", "0x10000..0x100000"),
+    ('"0x10000+0x50000"', '"0x1000+0x5000"', "f:3: machine.low: ", "0x10000..0xa0000"),
+    ('"0x10000+0x50000"', '"0x90000+0x20000"', "f:3: machine.low: ", "0x10000..0xa0000"),
     ('"0x10000+0x50000"', '"65536"', 'f:3: machine.low: "65536" is no BASE+SIZE', None),
     ('"0x140000000+0x40', '"0x40000000+0x40', "f:2: machine.memory: ", "overlaps"),
 ]

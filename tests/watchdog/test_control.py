@@ -57,6 +57,7 @@ WRONG = [
     (b'{"verb": "inject", "vnode": 1, "kind": "panic", "cpu": 9}\n', "cpu is a number"),
     (b'{"verb": "console-input", "vnode": 1, "data": "!"}\n', "base64"),
     (b'{"verb": "command", "vnode": 1, "command": "sysrq", "key": "; rm"}\n', "sysrq wants"),
+    (b'{"verb": "command", "vnode": 1, "command": "freeze"}\n', "no command 'freeze'; known: ping"),
     (b'{"verb": "shutdown", "vnodes": "maybe"}\n', '"stop" or "leave"'),
     (b"[" * 60000 + b"\n", "no JSON"),
     (b'{"verb": "' + b"x" * 70000 + b'"}\n', "longer than"),
@@ -149,6 +150,18 @@ def test_dry_run_prints_the_steps(rig) -> None:
         "running",
     ]
     assert rig.client.call("status")["vnodes"][1]["incarnation"] == 1
+
+
+def test_dry_run_goes_by_the_configs_hold(rig) -> None:
+    assert rig.client.call("restart", vnode=2, dry_run=True)["strategy"] == "spare"
+    rig.config.write_text(rig.config.read_text().replace("[watch]\n", "[watch]\nhold = false\n"))
+    assert rig.client.call("reload")["applied"] == ["[watch]"]
+    assert rig.client.call("restart", vnode=2, dry_run=True)["strategy"] == "kmb"
+    assert rig.client.call("restart", vnode=2, dry_run=True, strategy="cold")["strategy"] == "kmb"
+    steps = rig.client.call("restart", vnode=2, dry_run=True, strategy="fire")["steps"]
+    assert [one["does"] for one in steps if one["step"] == "captured"] == [
+        "keep bridge and registers alone"  # in place
+    ]
 
 
 def test_nobody_there(tmp_path) -> None:

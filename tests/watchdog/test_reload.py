@@ -128,6 +128,23 @@ def test_a_new_kernel_is_staged_and_falls_back(make_rig, rig_tools):
     assert rig.client.call("reload")["later"] == []
 
 
+def test_files_of_other_content_are_staged(rig, rig_tools):
+    kernel = rig.config.parent / "vmlinuz"
+    kernel.touch()
+    assert rig.client.call("reload")["later"] == []
+    assert rig.client.call("slots", vnode=1)["next"] == "a"
+    kernel.write_bytes(rig_tools.tiny_bzimage() + bytes(512))
+    assert rig.client.call("reload")["later"] == [
+        "vnode 1 (one): files of other content, at its next start",
+        "vnode 2 (two): files of other content, at its next start",
+    ]
+    assert [rig.client.call("slots", vnode=vnode)["next"] for vnode in (1, 2)] == ["b", "b"]
+    assert rig.client.call("reload")["later"] == []
+    rig.client.call("restart", vnode=1)
+    rig.wait(1, "running", incarnation=2)
+    assert rig.client.call("slots", vnode=1)["running"] == "b"
+
+
 def test_a_wrong_config_changes_nothing(rig):
     edit(rig, ("cpus = [1]", "cpus = [0]"), ("period_ms = 5", "perod_ms = 5"))
     with pytest.raises(CommandError) as refused:

@@ -8,7 +8,9 @@ import json
 
 import pytest
 
+from kexec_restart import fast_boot
 from kexec_restart.slots import Health
+from tests.adeos import test_vmlinux
 from watchdog import staging
 from watchdog.client import CommandError
 from watchdog.composer import Composer
@@ -66,6 +68,15 @@ def test_slots_outlive_the_daemon_and_files_that_were_replaced(lone, rig_tools):
     lone.wait(1, "running", incarnation=3)
     assert slots(lone)["b"]["tries"] == 0 and slots(lone)["running"] == "b"
     assert Shelf(lone.state / "slots").load(1).b.health is Health.INDETERMINATE
+
+
+def test_a_staged_command_line_keeps_the_words_of_fast_boot(make_rig, rig_tools, monkeypatch):
+    monkeypatch.setattr("watchdog.daemon.unpack", lambda kernel, name: test_vmlinux.WHOLE)
+    text = rig_tools.vnode_text(1, "one", [1]).replace("cpus = ", "fast_boot = true\ncpus = ")
+    rig = make_rig(text).start()
+    rig.client.call("stage", vnode=1, cmdline="quiet")
+    assert slots(rig)["a"]["cmdline"] == fast_boot.CMDLINE
+    assert slots(rig)["b"]["cmdline"] == f"{fast_boot.CMDLINE} quiet"
 
 
 def test_healthy_running_makes_an_image_good(make_rig, rig_tools):
