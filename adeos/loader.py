@@ -11,7 +11,7 @@ so pages of the predecessor stay until the kernel uses them.
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -368,13 +368,3 @@ def _read(path: Path, what: str) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def apicids(machine: Machine, cpus: Sequence[int]) -> tuple[int, ...]:
-    """APIC ids of the root's CPU numbers `cpus`; PlacementError for one not given to vnodes."""
-    known = {cpu.cpu: cpu.apicid for cpu in machine.cpus()}
-    for cpu in cpus:
-        if cpu not in known:
-            given = ", ".join(map(str, known)) or "none"
-            raise PlacementError(f"CPU {cpu} is not given to vnodes", f"given are: {given}")
-    return tuple(known[cpu] for cpu in cpus)

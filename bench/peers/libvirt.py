@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -59,10 +58,6 @@ class Libvirt:
         if done.returncode:
             raise RuntimeError(f"virsh {words[0]}: {done.stderr.strip()}")
         return done.stdout
-
-    def version(self) -> str:
-        found = re.search(r"libvirt ([\d.]+)", self.virsh("version"))
-        return f"libvirt {found[1]}" if found else "libvirt"
 
 
 @contextlib.contextmanager
