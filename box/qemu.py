@@ -78,13 +78,11 @@ def _drive(name: str, image: Path, readonly: str) -> str:
     return f"file={_escape(image)},format=raw,if=none,id={name},readonly={readonly}"
 
 
-def monitor(
-    path: Path, command: str, arguments: Mapping[str, object], timeout: float = 5.0
-) -> object:
+def monitor(path: Path, command: str, arguments: Mapping[str, object]) -> object:
     """Runs one QMP command and gives its result; BoxError when QEMU refuses or is silent."""
     try:
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(timeout)
+            link.settimeout(5.0)
             link.connect(str(path))
             lines = link.makefile("rwb")
             for name, args in (("qmp_capabilities", {}), (command, dict(arguments))):

@@ -191,15 +191,15 @@ class WarmImage:
                 raise _damaged(f"pages at {group * GROUP:#x} have changed")
         return True
 
-    def places(self, step: int = GROUP) -> Iterator[Place]:
-        """All parts, by address, `step` bytes at most."""
+    def places(self) -> Iterator[Place]:
+        """All parts, by address, GROUP bytes at most."""
         at, border = self.data, self.identity.region.size
         for run in self.runs:
             start, size = run.first * PAGE, run.pages * PAGE
             in_slot = start >= border
             offset = start - border if in_slot else start
-            for done in range(0, size, step):
-                yield Place(in_slot, offset + done, at + done, min(step, size - done))
+            for done in range(0, size, GROUP):
+                yield Place(in_slot, offset + done, at + done, min(GROUP, size - done))
             at += size
 
     def slot_places(self) -> Iterator[Place]:
