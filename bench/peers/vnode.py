@@ -46,9 +46,9 @@ def toml(pool: int, kernel: str, module: str, mebibytes: int, mode: str) -> str:
     return (
         f'[machine]\nmemory = [{ranges}]\nlow = "{layout.SLOTS}"\ncpus = [1]\n'
         f'module = "{module}"\n[watch]\nhold = {str(mode == "hold").lower()}\n[dumps]\ncount = 1\n'
-        f'[[vnode]]\nid = 1\nname = "bench"\nkernel = "/boot/vmlinuz-{kernel}"\n'
-        f'initrd = "{layout.INITRD}"\ncpus = [1]\nmemory = "{mebibytes}M"\ninject = true\n'
-        f"{layout.WATCH}{layout.RESTART}"
+        + layout.vnode_toml(1, "bench", [1], mebibytes, f"/boot/vmlinuz-{kernel}", layout.INITRD)
+        + layout.WATCH
+        + layout.RESTART
     )
 
 
