@@ -10,7 +10,7 @@ from adeos import abi
 from adeos.errors import PlacementError, PoolExhausted
 from adeos.machine import Range
 from adeos.pool import Pool, size_text
-from watchdog.config import parse_size
+from watchdog.spans import parse_size
 
 MIB = 1 << 20
 RANGES = [Range(0x20000000, 512 * MIB), Range(0x140000000, 256 * MIB)]
