@@ -136,19 +136,6 @@ class Plan(NamedTuple):
     memory: tuple[tuple[Range, E820], ...]
     """The vnode's e820 map."""
 
-    def lines(self) -> list[str]:
-        """A description for people, a line a piece, by address."""
-        rows = [(p.place, p.what) for p in self.pieces]
-        rows += [(part, f"e820 {kind.name}") for part, kind in self.memory]
-        lines = [
-            f"{place.base:#014x}-{place.end - 1:#014x} {size_text(place.size):>9}  {what}"
-            for place, what in sorted(rows)
-        ]
-        cr3, entry, rsi = self.entry
-        lines.append(f"entry {entry:#x}, rsi {rsi:#x}, cr3 {cr3:#x}")
-        lines.append(f"command line: {self.cmdline}")
-        return lines
-
 
 def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
     """What `load` will write; PlacementError or ImageError when it does not fit."""
