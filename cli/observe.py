@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from adeos.peers import Granted
 from cli.errors import NotFound
-from watchdog.observe import Daemon, Row, Sample, Snapshot, daemon, describe, statuses, take
+from watchdog.observe import (
+    Daemon,
+    Row,
+    Sample,
+    Snapshot,
+    daemon,
+    describe,
+    slowest,
+    statuses,
+    take,
+)
 
 if TYPE_CHECKING:
     from adeos import abi
@@ -15,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ROOT", "Daemon", "Row", "Sample", "Snapshot", "daemon", "describe", "find",
-    "statuses", "take",
+    "slowest", "statuses", "take",
 ]  # fmt: skip
 
 
