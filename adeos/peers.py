@@ -40,8 +40,8 @@ class PeerMachine(KmbMachine):
     after a read.
     """
 
-    def __init__(self, path: str = DEVICE, *, writable: bool = False) -> None:
-        super().__init__(path, writable=writable)
+    def __init__(self, *, writable: bool = False) -> None:
+        super().__init__(DEVICE, writable=writable)
 
     def fileno(self) -> int:
         """-1: the portals ring at the root, not here."""
