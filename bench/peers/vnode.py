@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from bench.peers.table import NotHere, Take
@@ -122,8 +123,7 @@ def box(mebibytes: int, spare: bool, say: Callable[[str], None]) -> Iterator[Box
 
 def free_memory() -> int:
     """Bytes that a box and a guest may take."""
-    with open("/proc/meminfo") as file:  # noqa: PTH123
-        return host.available_memory(file.read())
+    return host.available_memory(Path("/proc/meminfo").read_text())
 
 
 def measure(box: Box, mebibytes: int, mode: str) -> Take:
