@@ -167,7 +167,7 @@ class RunControl:
 
     @property
     def watches(self) -> bool:
-        """Whether the agents hears of hits of debug registers; known after a first stop."""
+        """Whether the agents hear of hits of debug registers; known after a first stop."""
         try:
             return all(self._bridge.debug(cpu).watches for cpu, s in self._cpus.items() if s.parked)
         except BridgeError:
