@@ -11,7 +11,7 @@ so pages of the predecessor stay until the kernel uses them.
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -135,19 +135,6 @@ class Plan(NamedTuple):
     cmdline: str
     memory: tuple[tuple[Range, E820], ...]
     """The vnode's e820 map."""
-
-    def lines(self) -> list[str]:
-        """A description for people, a line a piece, by address."""
-        rows = [(p.place, p.what) for p in self.pieces]
-        rows += [(part, f"e820 {kind.name}") for part, kind in self.memory]
-        lines = [
-            f"{place.base:#014x}-{place.end - 1:#014x} {size_text(place.size):>9}  {what}"
-            for place, what in sorted(rows)
-        ]
-        cr3, entry, rsi = self.entry
-        lines.append(f"entry {entry:#x}, rsi {rsi:#x}, cr3 {cr3:#x}")
-        lines.append(f"command line: {self.cmdline}")
-        return lines
 
 
 def plan(image: Image, placement: Placement, info: RootInfo) -> Plan:
@@ -368,13 +355,3 @@ def _read(path: Path, what: str) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def apicids(machine: Machine, cpus: Sequence[int]) -> tuple[int, ...]:
-    """APIC ids of the root's CPU numbers `cpus`; PlacementError for one not given to vnodes."""
-    known = {cpu.cpu: cpu.apicid for cpu in machine.cpus()}
-    for cpu in cpus:
-        if cpu not in known:
-            given = ", ".join(map(str, known)) or "none"
-            raise PlacementError(f"CPU {cpu} is not given to vnodes", f"given are: {given}")
-    return tuple(known[cpu] for cpu in cpus)

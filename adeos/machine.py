@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The narrow interface to a machine's CPUs and memory, and what passes through it.
 
-Implementations: adeos.kmb (the real one, /dev/kmb) and adeos.fake (for tests).  Addresses are
-physical and in bytes, times are TSC cycles, CPUs are Linux CPU numbers in the root except where an
-index within the vnode is named.
+Implementations: adeos.kmb (the real one, /dev/kmb), adeos.peers (in a vnode, what it was granted)
+and adeos.fake (for tests).  Addresses are physical and in bytes, times are TSC cycles, CPUs are
+Linux CPU numbers in the root except where an index within the vnode is named.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from adeos.abi import KmbCpu, KmbFire, Range, RootInfo
 
-__all__ = ["NO_FACTS", "Binding", "Event", "KernelFacts", "KmbCpu", "Machine", "Range", "RootInfo"]
+__all__ = ["NO_FACTS", "Binding", "Event", "KernelFacts", "Machine", "Range"]
 
 
 class Binding(NamedTuple):

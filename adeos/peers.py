@@ -4,7 +4,7 @@
 Where the grant says so they can be controlled too: the device asks the root, which does it.
 
 To its readers it is a machine like /dev/kmb, with other vnodes' memory taken out of it, and without
-a root bridge: what the root says of the vnodes comes with the grants.
+a root bridge unless this is the successor: what the root says of the vnodes comes with the grants.
 """
 
 from typing import Final, Protocol, runtime_checkable
@@ -40,8 +40,8 @@ class PeerMachine(KmbMachine):
     after a read.
     """
 
-    def __init__(self, path: str = DEVICE, *, writable: bool = False) -> None:
-        super().__init__(path, writable=writable)
+    def __init__(self, *, writable: bool = False) -> None:
+        super().__init__(DEVICE, writable=writable)
 
     def fileno(self) -> int:
         """-1: the portals ring at the root, not here."""

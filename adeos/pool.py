@@ -5,24 +5,13 @@ Pure bookkeeping, first fit from the lowest address.  Limits: ranges are kept, n
 is cleared, nothing asks the machine; what other daemons gave out is made known by `reserve`.
 """
 
-import re
 from collections.abc import Sequence
 
 from adeos import abi
 from adeos.abi import Range
 from adeos.errors import PlacementError, PoolExhausted
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_PLACE = re.compile(r"(\d+)([KMG]?)(?:@(0x[0-9a-f]+|\d+))?", re.IGNORECASE)
-
-
-def parse_memory(text: str) -> tuple[int, int | None]:
-    """Size and base in bytes of "256M" (base None) or "256M@0x140000000"; else PlacementError."""
-    match = _PLACE.fullmatch(text.strip())
-    if match is None:
-        raise PlacementError(f"memory {text!r} is no size", 'write "256M" or "256M@0x140000000"')
-    number, unit, base = match.groups()
-    return int(number) * _UNITS[unit.upper()], int(base, 0) if base else None
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def size_text(size: int) -> str:

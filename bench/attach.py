@@ -65,13 +65,6 @@ class Terminal:
         os.waitpid(self._pid, 0)
 
 
-def fill(guest: Guest, sleepers: int) -> None:
-    """Start processes; the marks keep the console awake on a slow host."""
-    mark = "[ $((i % 25)) = 0 ] && echo $i"
-    guest.shell(f"for i in $(seq {sleepers}); do sleep 99999 & {mark}; done; echo SLEEPERS-SLEEP")
-    guest.expect(b"SLEEPERS-SLEEP")
-
-
 def session(guest: Guest, cache: Path) -> Figures:
     """One `attach`, used and left."""
     place = f"qemu:{guest.ram},qmp={guest.directory / 'second.sock'}"
@@ -100,7 +93,7 @@ def main() -> int:
         print(f"bench: {rsp_guest.missing()}", file=sys.stderr)
         return 5
     with rsp_guest.alone() as guest:
-        fill(guest, options.sleepers)
+        guest.fill(options.sleepers)
         cache = guest.directory / "cache"
         first = session(guest, cache)
         runs = [session(guest, cache) for _ in range(options.runs)]

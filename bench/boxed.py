@@ -20,3 +20,15 @@ def in_box(words: Sequence[str], stdin: str = "", timeout: float = 200) -> str:
     if done.returncode:
         raise SystemExit(f"in the box: {' '.join(words)}: {done.stderr.strip()[-400:]}")
     return done.stdout
+
+
+def machine_toml() -> str:
+    """What the box's own vnodes.toml says of the machine: all but the vnodes."""
+    return in_box(["cat", "/etc/vnode-debug/vnodes.toml"]).partition("\n[[vnode]]")[0]
+
+
+def up(config: str, text: str, seconds: int) -> None:
+    """The vnodes of `text`, in a file of the box, in the place of those that run."""
+    in_box(["sh", "-c", f"cat >{config}; vnode-debug down --timeout 60 2>/dev/null || true"], text)
+    words = ["vnode-debug", "up", "--config", config, "--wait", "--timeout", str(seconds)]
+    in_box(words, timeout=seconds + 100)

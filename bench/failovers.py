@@ -16,7 +16,7 @@ import os
 import subprocess
 from typing import Any
 
-from bench.boxed import in_box, say
+from bench.boxed import machine_toml, say, up
 from box import kernels, layout, machine
 from tests.campaign import vnodes
 
@@ -27,12 +27,11 @@ WAYS = ("standby", "warm")
 
 
 def config(head: str, kernel: str, way: str) -> str:
-    """vnodes.toml; `head` is the text of the box's own down to its first vnode."""
+    """vnodes.toml; `head` is what boxed.machine_toml() gives."""
     text = head + "\n[dumps]\ncount = 12\n"
     for number, name in ((WITNESS, "witness"), (VICTIM, "victim")):
-        text += f'\n[[vnode]]\nid = {number}\nname = "{name}"\ncpus = [{number}]\nmemory = "128M"\n'
-        text += f'kernel = "/boot/vmlinuz-{kernel}"\ninject = true\n'
-        text += f'initrd = "{layout.TREE}/build/{vnodes.INITRD.name}"\n'
+        initrd = f"{layout.TREE}/build/{vnodes.INITRD.name}"
+        text += layout.vnode_toml(number, name, [number], 128, f"/boot/vmlinuz-{kernel}", initrd)
         text += layout.WATCH + "[vnode.restart]\nintensity = 1000\n"
         if number == VICTIM:
             text += f'quick = 1000\nstrategy = "{way}"\n'
@@ -43,12 +42,7 @@ def run(way: str, count: int, seed: int) -> dict[str, Any]:
     """`count` restarts of that strategy; what tests/life/warm_stress.py found."""
     image = kernels.fetch("cloud", say)
     vnodes.initrd(image, say)
-    head = in_box(["cat", "/etc/vnode-debug/vnodes.toml"]).partition("\n[[vnode]]")[0]
-    in_box(
-        ["sh", "-c", f"vnode-debug down --timeout 60 2>/dev/null; cat >{CONFIG}"],
-        config(head, image.version, way),
-    )
-    in_box(["vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "300"], timeout=400)
+    up(CONFIG, config(machine_toml(), image.version, way), 300)
     words = f"{way} {VICTIM} {WITNESS} {count} {seed}"
     line = f"cd {layout.TREE} && PYTHONPATH=. exec python3 -m tests.life.warm_stress {words}"
     argv = machine.exec_argv(["sh", "-c", line], tty=False)

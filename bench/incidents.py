@@ -17,11 +17,13 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("vnode-debug"))
 UNTIL = 120.0  # s, for one incident
+SUMS = (("seen", "started"), ("fault", "running"))
 
 
 def verb(*words: str) -> Any:
@@ -30,20 +32,16 @@ def verb(*words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def fail(vnode: str, fault: str) -> dict[str, Any]:
+def fail(vnode: str, fault: str, seconds: float = UNTIL) -> dict[str, Any]:
     """Injects a fault and waits until the vnode runs again and its dump is written."""
-    return dict(verb("inject", vnode, fault, "--wait", "--timeout", f"{UNTIL:g}")[0])
+    return dict(verb("inject", vnode, fault, "--wait", "--timeout", f"{seconds:g}")[0])
 
 
-def steps(incident: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds from each stage to the next, then what the goals are about."""
+def steps(incident: Mapping[str, Any], sums: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Milliseconds from each stage to the next, then those of `sums`, from one stage to another."""
     stamps = {stage: at / 1e6 for stage, at in incident["stamps"].items()}
-    found = {
-        f"{one} -> {two}": stamps[two] - stamps[one] for one, two in itertools.pairwise(stamps)
-    }
-    found["seen -> started"] = stamps["started"] - stamps["seen"]
-    found["fault -> running"] = stamps["running"] - stamps["fault"]
-    return found
+    pairs = [*itertools.pairwise(stamps), *sums]
+    return {f"{a} -> {b}": stamps[b] - stamps[a] for a, b in pairs if a in stamps and b in stamps}
 
 
 def main() -> None:
@@ -55,7 +53,7 @@ def main() -> None:
     for fault in options.faults:
         rows: dict[str, list[float]] = {}
         for _ in range(options.n):
-            for name, ms in steps(fail(options.vnode, fault)).items():
+            for name, ms in steps(fail(options.vnode, fault), SUMS).items():
                 rows.setdefault(name, []).append(ms)
         load = os.getloadavg()[0]
         print(

@@ -32,7 +32,7 @@ from crashdump.facts import Segment, find
 from crashdump.notes import CpuState
 from introspect.elfcore import ElfMemory
 from introspect.kernel import Kernel
-from introspect.memory import open_image
+from introspect.memory import PhysicalMemory, open_image
 
 SPARSE, FILLED = 64 << 30, 8 << 30
 CHUNK = 16 << 20
@@ -55,15 +55,19 @@ def booted(mebibytes: int) -> Iterator[str]:
         yield str(core)
 
 
+def cpus_of(memory: PhysicalMemory) -> list[CpuState]:
+    """The registers that a dump holds."""
+    registers = memory.registers if isinstance(memory, ElfMemory) else []
+    return [CpuState(number, REGISTERS.unpack(raw)) for number, raw in enumerate(registers)]
+
+
 def as_vmcore(dump: str, out: Path) -> str:
     """The same memory and registers as the product writes them: drgn and crash open that."""
     memory = open_image(dump)
-    registers = memory.registers if isinstance(memory, ElfMemory) else []
-    cpus = [CpuState(number, REGISTERS.unpack(raw)) for number, raw in enumerate(registers)]
     segments = [
         Segment(start, memoryview(memory.read(start, size))) for start, size in memory.ranges
     ]
-    vmcore.write(out, segments, cpus, find(segments))
+    vmcore.write(out, segments, cpus_of(memory), find(segments))
     return str(out)
 
 

@@ -240,6 +240,13 @@ class Guest:
         text = str(self.qmp("human-monitor-command", **{"command-line": "info registers -a"}))
         return [_registers(part) for part in re.split(r"CPU#\d+", text)[1:]]
 
+    def fill(self, sleepers: int) -> None:
+        """Start so many processes; the marks keep the console awake on a slow host."""
+        mark = "[ $((i % 25)) = 0 ] && echo $i"
+        each = f"for i in $(seq {sleepers}); do sleep 99999 & {mark}; done"
+        self.shell(f"{each}; echo SLEEPERS-SLEEP")
+        self.expect(b"SLEEPERS-SLEEP")
+
     def panic(self) -> None:
         """Let the guest's kernel panic, and wait for its last line."""
         self.shell("echo c >/proc/sysrq-trigger")

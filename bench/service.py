@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.boxed import in_box, say
+from bench.boxed import in_box, machine_toml, say, up
 from box import cache, cpio, initramfs, kernels, layout, machine
 
 INITRD = cache.REPOSITORY / "build" / "service.cpio.gz"
@@ -44,14 +44,12 @@ def prepare() -> None:
     archive = cpio.Archive()
     archive.file("etc/profile", PROFILE.encode())
     initramfs.extend(base, archive, INITRD)
-    text = in_box(["cat", "/etc/vnode-debug/vnodes.toml"]).partition("\n[[vnode]]")[0]
+    text, kernel = machine_toml(), f"/boot/vmlinuz-{image.version}"
     for vnode, way in enumerate(WAYS, 1):
-        text += f'\n[[vnode]]\nid = {vnode}\nname = "{way}"\ncpus = [{vnode}]\nmemory = "128M"\n'
-        text += f'kernel = "/boot/vmlinuz-{image.version}"\ninject = true\n'
-        text += f'initrd = "{layout.TREE}/build/{INITRD.name}"\n{layout.WATCH}{layout.RESTART}'
-        text += f'strategy = "{way}"\n'
-    in_box(["sh", "-c", f"cat >{CONFIG}; vnode-debug down --timeout 60 2>/dev/null || true"], text)
-    in_box(["vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "200"], timeout=300)
+        initrd = f"{layout.TREE}/build/{INITRD.name}"
+        text += layout.vnode_toml(vnode, way, [vnode], 128, kernel, initrd)
+        text += f'{layout.WATCH}{layout.RESTART}strategy = "{way}"\n'
+    up(CONFIG, text, 200)
     end = time.monotonic() + 200
     while len(json.loads(in_box(["vnode-debug", "images", "--json"]))) < 3:
         if time.monotonic() > end:

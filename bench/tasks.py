@@ -13,11 +13,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench import rsp_guest
 from bench.rsp_guest import Guest
@@ -98,15 +96,11 @@ def main() -> int:
     if rsp_guest.missing():
         print(f"bench: {rsp_guest.missing()}", file=sys.stderr)
         return 5
-    with tempfile.TemporaryDirectory(prefix="rsp-") as name:
-        os.environ["VNODE_DEBUG_CACHE"] = name
-        with rsp_guest.running(Path(name)) as guest:
-            guest.shell(
-                f"for i in $(seq {options.sleepers}); do sleep 9999 & done; echo SLEEPERS-SLEEP"
-            )
-            guest.expect(b"SLEEPERS-SLEEP")
-            rows = measure(guest, options.gdb)
-            count, seconds = walk(guest)
+    with rsp_guest.alone() as guest:
+        os.environ["VNODE_DEBUG_CACHE"] = str(guest.directory)
+        guest.fill(options.sleepers)
+        rows = measure(guest, options.gdb)
+        count, seconds = walk(guest)
     if options.json:
         print(json.dumps({"rows": rows, "tasks": count, "walk_s": seconds}))
         return 0

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.incidents import fail, verb
+from bench.incidents import fail, steps, verb
 
 FAULTS = ("panic", "irqhang")
 SETTLE_S = 3.0
@@ -34,13 +34,6 @@ SUMS = {
 """What the goals are about: report (or, of a hang, its detection) to the successor's SIPI."""
 
 Incident = Mapping[str, Any]
-
-
-def steps(incident: Incident, sums: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Milliseconds from each stage to the next, then those of `sums`."""
-    stamps = {stage: at / 1e6 for stage, at in incident["stamps"].items()}
-    pairs = [*itertools.pairwise(stamps), *sums]
-    return {f"{a} -> {b}": stamps[b] - stamps[a] for a, b in pairs if a in stamps and b in stamps}
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

@@ -14,15 +14,14 @@ vnode and way.  Host load changes them all: `load` is printed.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import statistics
 import time
-from typing import Any
 
-from bench.incidents import verb
+from bench.incidents import fail, steps, verb
 
 UNTIL = 300.0  # s
+SUMS = (("started", "running"), ("reported", "started"), ("reported", "running"))
 
 
 def wait_for_image(vnode: str) -> None:
@@ -36,22 +35,6 @@ def wait_for_image(vnode: str) -> None:
     raise SystemExit(f"vnode {vnode} has no standby after {UNTIL:g} s")
 
 
-def fail(vnode: str) -> dict[str, Any]:
-    """A panic; its incident, once the vnode runs again and the dump is written."""
-    wait_for_image(vnode)
-    return dict(verb("inject", vnode, "panic", "--wait", "--timeout", f"{UNTIL:g}")[0])
-
-
-def steps(incident: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds from each stage to the next, and their sums from the report on."""
-    stamps = {stage: at / 1e6 for stage, at in incident["stamps"].items()}
-    found = {f"{a} -> {b}": stamps[b] - stamps[a] for a, b in itertools.pairwise(stamps)}
-    found["started -> running"] = stamps["running"] - stamps["started"]
-    for end in ("started", "running"):
-        found[f"reported -> {end}"] = stamps[end] - stamps.get("reported", 0.0)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=10, help="panics of each vnode")
@@ -60,9 +43,10 @@ def main() -> None:
     rows: dict[str, dict[str, list[float]]] = {}
     for _ in range(options.n):
         for vnode in options.vnodes:
-            incident = fail(vnode)
+            wait_for_image(vnode)
+            incident = fail(vnode, "panic", UNTIL)
             table = rows.setdefault(f"vnode {vnode}, {incident['restart']}", {})
-            for name, ms in steps(incident).items():
+            for name, ms in steps(incident, SUMS).items():
                 table.setdefault(name, []).append(ms)
     print(f"load {os.getloadavg()[0]:.1f}")
     for title, table in rows.items():

@@ -32,9 +32,9 @@ class Archive:
         """Adds a symbolic link at `path` that points to `target`."""
         self._entry(_clean(path), stat.S_IFLNK | 0o777, target.encode())
 
-    def character_device(self, path: str, major: int, minor: int, mode: int = 0o600) -> None:
+    def character_device(self, path: str, major: int, minor: int) -> None:
         """Adds a character device node; needs no right to make one here."""
-        self._entry(_clean(path), stat.S_IFCHR | mode, b"", (major, minor))
+        self._entry(_clean(path), stat.S_IFCHR | 0o600, b"", (major, minor))
 
     def finish(self) -> bytes:
         """The archive with its trailer, padded to a multiple of 512 bytes."""

@@ -140,12 +140,20 @@ def vnodes_toml(layout: Layout, kernel: str, module: str, *, debian: bool = Fals
     ):
         if not set(cpus) <= set(layout.cpus):
             continue
-        text += f'\n[[vnode]]\nid = {number}\nname = "{name}"\nkernel = "{kernel}"\n'
         large = debian and number == 1
-        memory = f"{DEBIAN_MEMORY // MIB if large else 256}M"
+        mebibytes = DEBIAN_MEMORY // MIB if large else 256
         initrd = DEBIAN_INITRD if large else INITRD
-        text += f'initrd = "{initrd}"\ncpus = [{", ".join(map(str, cpus))}]\n'
-        text += f'memory = "{memory}"\nautostart = {str(autostart).lower()}\n'
-        text += "inject = true  # vnode-debug inject: this is a place to try things out\n"
-        text += WATCH + RESTART
+        text += vnode_toml(number, name, cpus, mebibytes, kernel, initrd)
+        text += f"autostart = {str(autostart).lower()}\n{WATCH}{RESTART}"
     return text
+
+
+def vnode_toml(
+    number: int, name: str, cpus: Sequence[int], mebibytes: int, kernel: str, initrd: str
+) -> str:
+    """A [[vnode]] without its tables, which follow."""
+    return (
+        f'\n[[vnode]]\nid = {number}\nname = "{name}"\nkernel = "{kernel}"\ninitrd = "{initrd}"\n'
+        f'cpus = {list(cpus)}\nmemory = "{mebibytes}M"\n'
+        "inject = true  # vnode-debug inject: this is a place to try things out\n"
+    )

@@ -52,7 +52,7 @@ def wait_gone(process: Identity, timeout: float) -> bool:
         time.sleep(0.03)
 
 
-def stop(process: Identity, patience: float = 3.0) -> None:
+def stop(process: Identity) -> None:
     """Ends this very process: SIGTERM, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not alive(process):
@@ -61,5 +61,5 @@ def stop(process: Identity, patience: float = 3.0) -> None:
             os.kill(process.pid, number)
         except ProcessLookupError:
             return
-        if wait_gone(process, patience):
+        if wait_gone(process, 3.0):
             return

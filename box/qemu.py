@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,35 +78,30 @@ def _drive(name: str, image: Path, readonly: str) -> str:
     return f"file={_escape(image)},format=raw,if=none,id={name},readonly={readonly}"
 
 
-def monitor(
-    path: Path, command: str, arguments: Mapping[str, object], timeout: float = 5.0
-) -> object:
+def monitor(path: Path, command: str, arguments: Mapping[str, object]) -> object:
     """Runs one QMP command and gives its result; BoxError when QEMU refuses or is silent."""
     try:
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(timeout)
+            link.settimeout(5.0)
             link.connect(str(path))
             lines = link.makefile("rwb")
             for name, args in (("qmp_capabilities", {}), (command, dict(arguments))):
                 lines.write(json.dumps({"execute": name, "arguments": args}).encode() + b"\n")
                 lines.flush()
-                reply = _reply(lines.readline)
+                reply = _reply(lines)
             return reply
     except (OSError, ValueError) as error:
         raise BoxError(f"QEMU's monitor {path}: {command}: {error}") from error
 
 
-def _reply(readline: object) -> object:
-    assert callable(readline)
-    while True:
-        line = readline()
-        if not line:
-            raise ValueError("closed")
+def _reply(lines: Iterable[bytes]) -> object:
+    for line in lines:
         message = json.loads(line)
         if "error" in message:
             raise ValueError(message["error"].get("desc", "refused"))
         if "return" in message:
             return message["return"]
+    raise ValueError("closed")
 
 
 def accelerator(qemu: str, kernel: kernels.KernelImage, progress: cache.Progress) -> str:

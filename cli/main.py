@@ -7,9 +7,9 @@ A verb's module is imported only when the verb is named, so that
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
@@ -208,18 +208,14 @@ def invoke(arguments: list[str], session: Session) -> int:
 def run(
     arguments: Sequence[str],
     machine: MachineFactory | None = None,
-    configure: Callable[[Session], Any] | None = None,
 ) -> int:
     """Run one command line and return its exit code.
 
     A failure is one line on stderr; a wrong config file, a line a mistake.
 
-    machine replaces the opener of /dev/kmb, configure may change the Session
-    (its paths) before the verb sees it.
+    machine replaces the opener of /dev/kmb.
     """
     session = Session(machine_factory=machine)
-    if configure is not None:
-        configure(session)
     try:
         code = invoke(list(arguments), session)
         sys.stdout.flush()

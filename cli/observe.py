@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING
 
 from adeos.peers import Granted
 from cli.errors import NotFound
-from watchdog.observe import Daemon, Layer, Row, Sample, Snapshot, daemon, describe, statuses, take
+from watchdog.observe import (
+    Daemon,
+    Row,
+    Sample,
+    Snapshot,
+    daemon,
+    describe,
+    slowest,
+    statuses,
+    take,
+)
 
 if TYPE_CHECKING:
     from adeos import abi
     from adeos.machine import Machine
 
 __all__ = [
-    "ROOT", "Daemon", "Layer", "Row", "Sample", "Snapshot", "daemon", "describe", "find",
-    "statuses", "take",
+    "ROOT", "Daemon", "Row", "Sample", "Snapshot", "daemon", "describe", "find",
+    "slowest", "statuses", "take",
 ]  # fmt: skip
 
 

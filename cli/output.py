@@ -69,10 +69,10 @@ def coloured(stream: TextIO) -> bool:
     return stream.isatty()
 
 
-def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+def paint(text: str, colour: str) -> str:
     """Text in a colour of COLOURS, or as it is where colours do not belong."""
     code = COLOURS.get(colour)
-    if code is None or not text or not coloured(stream or sys.stdout):
+    if code is None or not text or not coloured(sys.stdout):
         return text
     return f"\x1b[{code}m{text}\x1b[0m"
 

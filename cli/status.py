@@ -177,12 +177,8 @@ def beats(row: observe.Row) -> str:
     """Rates per layer, of the slowest CPU, as 100/50/10."""
     if not row.beats:
         return "-"
-    words = []
-    for layer in row.beats[0]:
-        rates = [cpu[layer].rate_hz for cpu in row.beats]
-        known = [rate for rate in rates if rate is not None]
-        words.append(f"{min(known):.0f}" if len(known) == len(rates) else "?")
-    return "/".join(words)
+    rates = (observe.slowest(row, layer) for layer in row.beats[0])
+    return "/".join("?" if rate is None else f"{rate:.0f}" for rate in rates)
 
 
 def append(looks: Iterator[list[observe.Row]]) -> None:

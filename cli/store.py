@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +57,10 @@ class WhenParam(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
     name = "when"
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self.now = now
-
     def convert(self, value: Any, param: Any, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        moment = parse_when(str(value), self.now())
+        moment = parse_when(str(value), time.time())
         if moment is None:
             hint = 'write it like "2026-11-21 10:00", "10:00" or "2h" (ago)'
             self.fail(f"{value!r} is no time; {hint}", param, ctx)

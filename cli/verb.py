@@ -22,7 +22,6 @@ import click
 from cli.session import Session
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,30}")
-MAX_VNODES = 32
 
 
 class Place(Enum):

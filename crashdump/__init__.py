@@ -2,7 +2,7 @@
 """Capture of a dead vnode's memory, the ELF vmcore, and the incident store.
 
 Knows the bridge's register frames (``adeos``) and asks ``introspect`` where a
-kernel is; knows nothing of detection or restart.  Analysis of a dump is not
-here yet: it will read what :mod:`crashdump.capture` leaves in an incident's
-directory (``vmcore``, ``crash.json``, ``kmsg.txt``) and nothing else.
+kernel is; knows nothing of detection or restart.  :mod:`crashdump.analysis`
+explains a dump by what :mod:`crashdump.capture` leaves in an incident's
+directory (``vmcore``, ``crash.json``, ``kmsg.txt``).
 """

@@ -42,7 +42,6 @@ from crashdump.facts import Segment
 from crashdump.facts import find as find_facts
 from crashdump.files import replace_file
 from crashdump.incident import PENDING, Dump, DumpMode, DumpState, Evidence, Extent, Incident
-from crashdump.sparse import Progress
 from crashdump.store import IncidentStore
 
 LOW_FILE = "low.raw"
@@ -119,7 +118,6 @@ def copy(
     *,
     vmcoreinfo_pa: int = 0,
     limit: int = 0,
-    progress: Progress | None = None,
 ) -> Incident:
     """Copies the vnode's memory out; afterwards region and slot are free.
 
@@ -133,7 +131,7 @@ def copy(
     out = store.path(number) / VMCORE_FILE
     try:
         with vmcore.Part(out, keep=True) as part:
-            stored = part.copy(_segments(out.parent, dump, view), progress, limit=limit or None)
+            stored = part.copy(_segments(out.parent, dump, view), limit=limit or None)
         dump = msgspec.structs.replace(dump, state=DumpState.COPIED, stored=stored)
     except (DiskFull, LimitExceeded) as problem:
         dump = _ended(dump, DumpState.SKIPPED, str(problem))

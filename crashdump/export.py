@@ -134,7 +134,7 @@ def _write_raw(source: Path, out: Path) -> None:
         try:
             spend = sparse.budget(out, None, RESERVE)
             for pa, data in _pieces(memory):
-                sparse.copy(fd, pa, data, spend, lambda _: None)
+                sparse.copy(fd, pa, data, spend)
             os.ftruncate(fd, end)
         finally:
             os.close(fd)

@@ -8,7 +8,7 @@ GIL, so a thread may do this beside an event loop.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,6 @@ CHUNK = 64 << 10
 BATCH = 1 << 20  # longest single write
 _ZERO_CHUNK = bytes(CHUNK)
 _ZERO_PAGE = bytes(PAGE)
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all), at most once a mebibyte."""
 
 
 @dataclass(slots=True)
@@ -91,21 +88,14 @@ def nonzero_runs(view: memoryview) -> Iterator[tuple[int, int]]:
         yield start, len(view)
 
 
-def copy(
-    fd: int, offset: int, view: memoryview, spend: Budget, progress: Callable[[int], None]
-) -> None:
+def copy(fd: int, offset: int, view: memoryview, spend: Budget) -> None:
     """Writes the non-zero pages of ``view`` into ``fd``, from file ``offset`` on.
 
     The file must have holes or zeros there; its size is not changed by zero
-    pages.  ``progress`` gets the position within ``view``.
+    pages.
 
     :raises DiskFull, LimitExceeded: see :class:`Budget`.
     """
-    told = 0
     for start, end in nonzero_runs(view):
         spend.spend(end - start)
         write_at(fd, offset + start, view[start:end], spend.path)
-        if end - told >= BATCH:
-            progress(end)
-            told = end
-    progress(len(view))

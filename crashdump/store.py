@@ -66,7 +66,6 @@ class IncidentStore:
         self.directory = directory
         self.incidents = directory / "incidents"
         self.database = directory / "incidents.db"
-        self._read_only = read_only
         self._warn = warn
         self._mutex = threading.RLock()
         with self._problems():

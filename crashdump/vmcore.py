@@ -22,7 +22,6 @@ from crashdump.elf import PT_LOAD, ProgramHeader
 from crashdump.facts import KernelFacts, Run, Segment, ordered
 from crashdump.files import sync_directory, write_at
 from crashdump.notes import CpuState
-from crashdump.sparse import Progress
 
 HEADER_SPACE = 1 << 20
 RESERVE = 32 << 20  # bytes of the disk a dump leaves to others
@@ -110,7 +109,6 @@ class Part:
     def copy(
         self,
         segments: Sequence[Segment],
-        progress: Progress | None = None,
         *,
         limit: int | None = None,
         reserve: int = RESERVE,
@@ -122,15 +120,8 @@ class Part:
         segments = ordered(segments)
         total = sum(len(one.data) for one in segments)
         spend = sparse.budget(self.path, limit, reserve, HEADER_SPACE)
-        done = 0
         for segment, offset in zip(segments, offsets(segments), strict=True):
-
-            def report(at: int, before: int = done) -> None:
-                if progress is not None:
-                    progress(before + at, total)
-
-            sparse.copy(self._fd, offset, segment.data, spend, report)
-            done += len(segment.data)
+            sparse.copy(self._fd, offset, segment.data, spend)
         os.ftruncate(self._fd, HEADER_SPACE + total)
         return spend.spent
 
@@ -153,7 +144,6 @@ def write(
     segments: Sequence[Segment],
     cpus: Sequence[CpuState | None],
     facts: KernelFacts,
-    progress: Progress | None = None,
     *,
     limit: int | None = None,
     reserve: int = RESERVE,
@@ -166,7 +156,7 @@ def write(
     began = time.monotonic()
     segments = ordered(segments)
     with Part(out) as part:
-        stored = part.copy(segments, progress, limit=limit, reserve=reserve)
+        stored = part.copy(segments, limit=limit, reserve=reserve)
         head = headers(segments, cpus, facts)
         size = part.seal(head)
     return Summary(

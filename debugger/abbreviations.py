@@ -12,7 +12,6 @@ from typing import NamedTuple
 class Form(IntEnum):
     """DW_FORM_*, those used here."""
 
-    ADDR = 0x01
     DATA4 = 0x06
     DATA8 = 0x07
     STRING = 0x08

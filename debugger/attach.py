@@ -32,7 +32,6 @@ def attach(
     gdb_args: Sequence[str] = (),
     *,
     stop: bool = False,
-    program: str = "gdb",
 ) -> int:
     """Run gdb on one or several targets until the user leaves it; gdb's exit status.
 
@@ -40,7 +39,7 @@ def attach(
     stopped first.  MissingTool when gdb is not installed, SymbolFileError when a kernel has
     no usable symbols, ControlRefused when one cannot be stopped, and what a factory raises.
     """
-    path = gdb.find(program)
+    path = gdb.find()
     with serving(factories, stop=stop) as (setups, place):
         if len(setups) == 1:
             (setup,) = setups.values()

@@ -4,8 +4,8 @@
 A packet on the wire is `$payload#cc`, cc the sum of the payload's bytes modulo
 256 in hex; around packets stand acks `+`, refusals `-` and the interrupt 0x03.
 In binary payloads `}` escapes the next byte (xor 0x20).  Only replies of a stub
-may hold runs (`X*n`), so Parser leaves `*` alone and expand_runs() is for the
-client's side.  Source: "Debugging with GDB", appendix E.1.
+may hold runs (`X*n`), so Parser leaves `*` alone.
+Source: "Debugging with GDB", appendix E.1.
 
 Limits: a packet longer than the parser's limit is dropped and reported once as
 DAMAGED; the memory held never exceeds the limit plus the last bytes fed.
@@ -24,7 +24,6 @@ _DOLLAR = ord("$")
 _CHUNK = 256
 _HEX_CHUNK = 640
 _ESCAPED = re.compile(rb"}(.)", re.DOTALL)
-_RUN = re.compile(rb"(.)\*(.)", re.DOTALL)
 _HEX2 = re.compile(rb"[0-9a-fA-F]{2}")
 _HEX_BYTE = tuple(b"%02x" % i for i in range(256))
 
@@ -97,17 +96,6 @@ def unescape(data: bytes) -> bytes:
     if b"}" not in data:
         return data
     return _ESCAPED.sub(lambda match: bytes((match[1][0] ^ 0x20,)), data)
-
-
-def expand_runs(payload: bytes, limit: int = PACKET_SIZE) -> bytes:
-    """A stub's reply with its runs written out; not to be used on escaped data.
-
-    `X*n` stands for X and chr(n) - 29 more of it.  The result is cut at `limit`.
-    """
-    if b"*" not in payload:
-        return payload
-    expanded = _RUN.sub(lambda run: run[1] * max(1, run[2][0] - 28), payload[:limit])
-    return expanded[:limit]
 
 
 class Parser:

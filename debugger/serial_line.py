@@ -176,11 +176,11 @@ def shared(text: str) -> Iterator[tuple[str, str]]:
                 sharer.close()
 
 
-def attach(text: str, gdb_args: Sequence[str] = (), *, program: str = "gdb") -> int:
+def attach(text: str, gdb_args: Sequence[str] = ()) -> int:
     """Run gdb on the stub of a serial line until the user leaves it; gdb's exit status."""
     from pathlib import Path
 
-    path = gdb.find(program)
+    path = gdb.find()
     with shared(text) as (console, place):
         say(f"the console of this line is at {console}")
         return gdb.run(gdb.command_line(path, Path(place), (), gdb_args))

@@ -134,11 +134,10 @@ def _kernel(
         raise NothingThere(f"{name}: {error}") from None
 
 
-def dump(path: Path, number: int = 1, name: str = "", *, tasks: bool = True) -> KernelTarget:
+def dump(path: Path, number: int = 1, *, tasks: bool = True) -> KernelTarget:
     """A memory image or vmcore in a file, with the registers it holds.
 
-    `number` and `name` are what gdb calls it; the name is the file's unless given.  With `tasks`
-    those on no CPU are threads too.
+    `number` is its inferior in gdb.  With `tasks` those on no CPU are threads too.
     NothingThere when it is no memory image or there is no kernel in it.
     """
     try:
@@ -148,7 +147,7 @@ def dump(path: Path, number: int = 1, name: str = "", *, tasks: bool = True) -> 
     kernel = _kernel(memory, str(path))
     saved = _registers(memory)
     return KernelTarget(
-        Identity(number, name or path.name),
+        Identity(number, path.name),
         kernel,
         DumpCpus(saved, max(len(saved), _present(kernel))),
         tasks=tasks,

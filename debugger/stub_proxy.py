@@ -175,9 +175,9 @@ def _connected(kind: str, where: str, said: str) -> socket.socket:
         time.sleep(0.05)
 
 
-def attach(guest: Guest, gdb_args: Sequence[str] = (), *, program: str = "gdb") -> int:
+def attach(guest: Guest, gdb_args: Sequence[str] = ()) -> int:
     """Run gdb on a guest that it stops, steps and lets run; gdb's exit status."""
-    path = gdb.find(program)
+    path = gdb.find()
     qmp = Qmp(guest.qmp)
     target = qemu.target(guest, qmp)
     setup = gdb.commands(target.kernel, volatile=True, progress=say)

@@ -181,23 +181,20 @@ def data_extents(fd: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
         at = max(hole, at + 1)
 
 
-def windows(
-    memory: PhysicalMemory, *, align: int = PAGE, overlap: int = 0
-) -> Iterator[tuple[int, memoryview]]:
-    """(physical address, view) over all data, in windows of at most 32 MiB + overlap.
+def windows(memory: PhysicalMemory) -> Iterator[tuple[int, memoryview]]:
+    """(physical address, view) over all data, in windows of at most 32 MiB.
 
-    Each window starts at a multiple of `align`; the tail below `align` bytes of a range is kept.
+    Each window starts at a page; the tail below a page of a range is kept.
     """
     extents = memory.extents() if isinstance(memory, BufferMemory) else memory.ranges
     for start, size in extents:
-        at, end = (start + align - 1) & -align, start + size
+        at, end = (start + PAGE - 1) & -PAGE, start + size
         while at < end:
             count = min(WINDOW, end - at)
-            wanted = min(count + overlap, end - at)
-            view = memory.view(at, wanted) if isinstance(memory, BufferMemory) else None
-            yield at, view if view is not None else memoryview(memory.read(at, wanted))
+            view = memory.view(at, count) if isinstance(memory, BufferMemory) else None
+            yield at, view if view is not None else memoryview(memory.read(at, count))
             if isinstance(memory, BufferMemory):
-                memory.release(at, wanted)
+                memory.release(at, count)
             at += count
 
 

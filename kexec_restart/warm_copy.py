@@ -7,19 +7,12 @@ content is nobody's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from adeos.copying import move, same
 from kexec_restart.warm_image import PAGE, Place, WarmImage
 
 
-def put_back(
-    image: WarmImage,
-    region: memoryview,
-    slot: memoryview | None,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> int | None:
-    """Write the pages that differ; how many, None when `cancelled` said so.
+def put_back(image: WarmImage, region: memoryview, slot: memoryview | None) -> int:
+    """Write the pages that differ; how many.
 
     Without a slot that is left alone: all regions of a vnode share it.
 
@@ -27,8 +20,6 @@ def put_back(
     """
     written = 0
     for place in image.places():
-        if cancelled():
-            return None
         memory = slot if place.slot else region
         if memory is not None and not same(memory, place.offset, image.view, place.at, place.size):
             written += _write_differing(image, memory, place)

@@ -16,7 +16,7 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from adeos import abi
@@ -181,25 +181,22 @@ class WarmImage:
                 "freeze the vnode anew",
             )
 
-    def verify(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
-        """Check every group of pages; False when `cancelled` said so.  WarmImageError."""
+    def verify(self) -> None:
+        """Check every group of pages.  WarmImageError."""
         for group in range(self.ngroups):
-            if cancelled():
-                return False
             (kept,) = struct.unpack_from("<I", self.view, self._sums + 4 * group)
             if self._sum(group) != kept:
                 raise _damaged(f"pages at {group * GROUP:#x} have changed")
-        return True
 
-    def places(self, step: int = GROUP) -> Iterator[Place]:
-        """All parts, by address, `step` bytes at most."""
+    def places(self) -> Iterator[Place]:
+        """All parts, by address, GROUP bytes at most."""
         at, border = self.data, self.identity.region.size
         for run in self.runs:
             start, size = run.first * PAGE, run.pages * PAGE
             in_slot = start >= border
             offset = start - border if in_slot else start
-            for done in range(0, size, step):
-                yield Place(in_slot, offset + done, at + done, min(step, size - done))
+            for done in range(0, size, GROUP):
+                yield Place(in_slot, offset + done, at + done, min(GROUP, size - done))
             at += size
 
     def slot_places(self) -> Iterator[Place]:

@@ -118,13 +118,6 @@ def state(row: Row) -> Piece:
     return Piece(f"{mark} {row.state}", role)
 
 
-def slowest(row: Row, layer: str) -> float | None:
-    """Beats a second of the CPU that beats least in a layer; None when one is unknown."""
-    rates = [cpu[layer].rate_hz for cpu in row.beats if layer in cpu]
-    known = [rate for rate in rates if rate is not None]
-    return min(known) if known and len(known) == len(rates) else None
-
-
 def oldest(row: Row, layer: str) -> float | None:
     """Seconds since the last beat of the CPU that is silent for longest; None when one is."""
     ages = [cpu[layer].age_s for cpu in row.beats if layer in cpu]

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from tui.look import ALIVE, LAYERS, Look, Vnode, slowest
+from tui.look import ALIVE, LAYERS, Look, Vnode
+from watchdog.observe import slowest
 
 SECONDS = 3600
 STEP_S = 1.0

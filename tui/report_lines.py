@@ -34,7 +34,7 @@ def panel_lines(panel: Panel) -> Iterator[Piece]:
     yield Piece("")
 
 
-def stage_lines(one: Incident, width: int = BAR) -> Iterator[Piece]:
+def stage_lines(one: Incident) -> Iterator[Piece]:
     """Where the time of an incident went: a bar a stage, as long as its step."""
     from crashdump.stages import table
 
@@ -42,7 +42,7 @@ def stage_lines(one: Incident, width: int = BAR) -> Iterator[Piece]:
     whole = max((row.step_ms for row in rows), default=0.0)
     for row in rows:
         numbers = f"{row.step_ms:10.3f} ms  at {row.at_ms:10.3f}"
-        yield Piece(f"  {row.stage!s:9} {numbers}  {bar(row.step_ms, whole, width)}")
+        yield Piece(f"  {row.stage!s:9} {numbers}  {bar(row.step_ms, whole, BAR)}")
 
 
 def fact_lines(one: Incident) -> Iterator[Piece]:

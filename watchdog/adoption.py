@@ -56,7 +56,6 @@ def adopt(
         policy=policy,
         reason=found.reason,
         incarnation=incarnation,
-        since=now,
         incident=found.open_incident,
         restarts=found.restarts,
         incidents=found.incidents,

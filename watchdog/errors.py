@@ -9,7 +9,6 @@ WatchdogError            1
     NoDaemonError        6   nobody answers
     AlreadyRunningError  6   another daemon owns the machine
   TimedOutError          7
-  NoSpaceError           8
 """
 
 from __future__ import annotations
@@ -81,9 +80,3 @@ class TimedOutError(WatchdogError):
     """It did not happen in the time given."""
 
     exit_code = 7
-
-
-class NoSpaceError(WatchdogError):
-    """No free region or slot of the size wanted, or the disk is full."""
-
-    exit_code = 8

@@ -3,8 +3,8 @@
 
 What an image's header says was checked when it was kept, and is checked again at each use.
 
-An image is of one vnode in one region.  Used on the event loop's thread, but for what may take
-long: `capture` and `check`.
+An image is of one vnode in one region.  Used on the event loop's thread, but for `capture`, which
+takes long.
 """
 
 from __future__ import annotations

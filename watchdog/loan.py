@@ -20,8 +20,9 @@ from adeos.hotplug import Block, Hotplug, stretches
 from adeos.units import size
 from crashdump.files import replace_file
 from watchdog import paths
-from watchdog.config import Config, MachineConfig, parse_grant
+from watchdog.config import Config, MachineConfig
 from watchdog.errors import ModuleError
+from watchdog.spans import parse_grant
 
 LEFT = 128 << 20
 """What the root keeps of the memory that it says is available."""

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from watchdog import loan, paths
-from watchdog.config import Config, MachineConfig, parse_grant
+from watchdog.config import Config, MachineConfig
 from watchdog.errors import ModuleError
+from watchdog.spans import parse_grant
 
 DEVICE = Path("/dev/kmb")
 _PARAMETERS = Path("/sys/module/kmb/parameters")

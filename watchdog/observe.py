@@ -286,6 +286,13 @@ def _cpu(sample: Sample, earlier: Sample | None, cpu: int, now: Snapshot) -> dic
     }
 
 
+def slowest(row: Row, layer: str) -> float | None:
+    """Beats a second of the CPU that beats least in a layer; None when one is unknown."""
+    rates = [cpu[layer].rate_hz for cpu in row.beats if layer in cpu]
+    known = [rate for rate in rates if rate is not None]
+    return min(known) if known and len(known) == len(rates) else None
+
+
 def _rate(count0: int, tsc0: int, count1: int, tsc1: int, now: Snapshot) -> float | None:
     """Beats a second between two beats; 0 when none came, None when they make no sense."""
     if count1 == count0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adeos.abi import VN_MAX_CPUS
 from introspect import rcu
 from introspect.errors import IntrospectError
 from introspect.printk import printable
@@ -18,7 +19,6 @@ from introspect.tasks import off_cpu
 if TYPE_CHECKING:
     from introspect.kernel import Kernel
 
-MAX_CPUS = 16
 RCU = -1
 """In place of a CPU."""
 
@@ -60,7 +60,7 @@ class Progress:
     def _runqueues(self, now: float) -> str:
         """The kernel's own watchdog makes every CPU switch each 4 s, so 20 s are a soft lockup."""
         stuck = []
-        for cpu in self._kernel.cpus()[:MAX_CPUS] if self._stall else ():
+        for cpu in self._kernel.cpus()[:VN_MAX_CPUS] if self._stall else ():
             rq = self._kernel.per_cpu("runqueues", cpu, "struct rq")
             idle = not rq.member_("nr_running").value_()
             if self._stuck(cpu, rq.member_("nr_switches").value_(), idle, now):

@@ -73,17 +73,15 @@ class Questions:
             return False
 
 
-async def wait_for_record(bridge: Bridge, incarnation: int, limit: float = RECORD_WAIT_S) -> bool:
+async def wait_for_record(bridge: Bridge, incarnation: int) -> bool:
     """Wait for the crash record to be complete; whether it is."""
-    return await _poll(lambda: record_complete(bridge, incarnation), limit)
+    return await _poll(lambda: record_complete(bridge, incarnation), RECORD_WAIT_S)
 
 
-async def ask_by_nmi(
-    machine: Machine, bridge: Bridge, vnode: int, ncpus: int, limit: float = NMI_WAIT_S
-) -> tuple[int, ...]:
+async def ask_by_nmi(machine: Machine, bridge: Bridge, vnode: int, ncpus: int) -> tuple[int, ...]:
     """Ask every CPU for its frame; the CPUs (within the vnode) that answered."""
     questions = Questions(machine, bridge, vnode, ncpus)
-    await _poll(questions.complete, limit)
+    await _poll(questions.complete, NMI_WAIT_S)
     return questions.answered()
 
 

@@ -32,7 +32,6 @@ class Lookout:
     """`limit_s`: the silence, seconds, after which the root counts as hung."""
 
     limit_s: float = LIMIT_S
-    period_s: float = PERIOD_S
     silent_s: float = 0.0
     """The silence so far, as far as it was witnessed."""
     late: int = 0
@@ -54,9 +53,9 @@ class Lookout:
             first, self._beat, self.silent_s = self._beat is None, last.beat, 0.0
             back, self._hung = self._hung and not first, False
             return Verdict.BACK if back else None
-        if passed > 3 * self.period_s:
+        if passed > 3 * PERIOD_S:
             self.late += 1
-        self.silent_s += min(passed, self.period_s)
+        self.silent_s += min(passed, PERIOD_S)
         if self.silent_s >= self.limit_s and not self._hung:
             self._hung = True
             return Verdict.HANG

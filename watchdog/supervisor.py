@@ -83,7 +83,6 @@ class Vnode(Struct, frozen=True):
     state: State = State.OFFLINE
     reason: str = ""
     incarnation: int = 0
-    since: int = 0
     fenced: bool = True
     fencing: bool = False
     probe: Fault | None = None
@@ -110,8 +109,6 @@ def step(vnode: Vnode, event: Event, now: int) -> Result:
     after, actions = rule.handle(vnode, event, now)
     if after.state not in LIVE:
         after = replace(after, probe=None)  # whatever it finds comes too late
-    if after.state is not vnode.state:
-        after = replace(after, since=now)
     return after, actions
 
 

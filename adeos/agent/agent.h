@@ -61,7 +61,6 @@ void console_publish(void);
 
 /* debug.c */
 int debug_init(void);
-bool debug_nmi(struct pt_regs *regs);
 void debug_tick(void);			/* hard timer interrupt */
 bool control_held(void);
 const struct vn_control *control_area(void);

@@ -51,7 +51,6 @@ static struct {
 	u16 ds, es, fs, gs, tr, ldt;
 } kept;
 
-
 void cpu_state_save(void)
 {
 	size_t i;

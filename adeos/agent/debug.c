@@ -119,7 +119,7 @@ u32 debug_park(struct pt_regs *regs, enum vn_cause cause, u64 dr6)
 	return flags;
 }
 
-bool debug_nmi(struct pt_regs *regs)
+static bool debug_nmi(struct pt_regs *regs)
 {
 	unsigned int cpu = raw_smp_processor_id();
 	struct vn_debug *d = mailbox_of(cpu);

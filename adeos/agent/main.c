@@ -4,8 +4,8 @@
  *
  * Tells the root that this kernel lives (beats), dies (crash record) or leaves
  * (halt, reboot), serves its console and its debug mailbox, freezes it for the
- * root to keep, and shows its user space the vnodes that the root granted to it.  It stays loaded: a kernel
- * without it looks hung to the root.
+ * root to keep, and shows its user space the vnodes that the root granted to
+ * it.  It stays loaded: a kernel without it looks hung to the root.
  *
  * Limits: what happens before it is loaded goes unreported, and a fault that
  * destroys the bridge or the interrupt tables goes unseen until the beats are

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * /dev/vnode-peers: what /dev/kmb offers an observer, for the granted vnodes
- * alone, and to a debugger by way of the root.  Mappings are read-only and filled at their first fault, so that one
- * made while a grant ends is never missed by the taking away.
+ * alone, and to a debugger by way of the root.  Mappings are read-only and
+ * filled at their first fault, so that one made while a grant ends is never
+ * missed by the taking away.
  */
 #include "peers.h"
 

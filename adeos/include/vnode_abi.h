@@ -1061,8 +1061,9 @@ struct kmb_event {
 };
 
 /* Observers (O_RDONLY) may INFO, CPUS, QUERY, FIRE, poll, read and map read-only.
- * CONTROL wants O_RDWR; POKE, BREAK and NMI want control of the vnode.  All else wants the owner: O_RDWR and KMB_CLAIM, one at a time, until its
- * last descriptor and mapping is gone.  Vnodes run on without an owner. */
+ * CONTROL wants O_RDWR; POKE, BREAK and NMI want control of the vnode.  All else
+ * wants the owner: O_RDWR and KMB_CLAIM, one at a time, until its last descriptor
+ * and mapping is gone.  Vnodes run on without an owner. */
 #define KMB_INFO	_IOR(KMB_IOC, 1, struct vn_root_info)
 #define KMB_CPUS	_IOR(KMB_IOC, 2, struct kmb_cpus)
 #define KMB_CLAIM	_IO(KMB_IOC, 3)
@@ -1203,9 +1204,10 @@ struct vn_ask {
  * none, and after 30 s when the root did not ask. */
 
 /* /dev/vnode-peers has this, and of /dev/kmb what an observer may do there:
- * KMB_INFO (its root_pa is 0 but for the successor), KMB_CPUS, KMB_QUERY and read-only mappings.  Opened
- * O_RDWR, KMB_CONTROL, KMB_POKE, KMB_BREAK and KMB_NMI ask the root, which does
- * them for vnodes granted with VN_GRANT_CONTROL. */
+ * KMB_INFO (its root_pa is 0 but for the successor), KMB_CPUS, KMB_QUERY and
+ * read-only mappings.  Opened O_RDWR, KMB_CONTROL, KMB_POKE, KMB_BREAK and
+ * KMB_NMI ask the root, which does them for vnodes granted with
+ * VN_GRANT_CONTROL. */
 #define VNODE_GRANTS	_IOR(KMB_IOC, 34, struct vn_grants)
 
 #endif /* VNODE_ABI_H */

@@ -22,7 +22,7 @@ static struct kmb_cpu table[ARRAY_SIZE(((struct kmb_cpus *)0)->cpu)];
 static u32 ncpus;
 static int hotplug_state;
 
-struct kmb_cpu *kmb_cpu_find(u32 cpu)
+static struct kmb_cpu *find_cpu(u32 cpu)
 {
 	u32 i;
 
@@ -34,7 +34,7 @@ struct kmb_cpu *kmb_cpu_find(u32 cpu)
 
 static int prepare_online(unsigned int cpu)
 {
-	struct kmb_cpu *c = kmb_cpu_find(cpu);
+	struct kmb_cpu *c = find_cpu(cpu);
 
 	if (!c || !READ_ONCE(c->vnode))
 		return 0;
@@ -135,7 +135,7 @@ void kmb_cpus_list(struct kmb_cpus *list)
 
 static int bind_one(u32 vnode, u32 cpu, struct kmb_cpu **out)
 {
-	struct kmb_cpu *c = kmb_cpu_find(cpu);
+	struct kmb_cpu *c = find_cpu(cpu);
 
 	if (!c) {
 		pr_err("vnode %u: CPU %u was not given to vnodes\n", vnode, cpu);

@@ -36,7 +36,6 @@ static inline bool kmb_within(u64 pa, u64 size, u64 base, u64 length)
 int kmb_cpus_init(void);
 void kmb_cpus_exit(void);
 u32 kmb_cpus_count(void);
-struct kmb_cpu *kmb_cpu_find(u32 cpu);
 void kmb_cpus_list(struct kmb_cpus *list);
 int kmb_cpus_bind(u32 vnode, const u32 *cpu, u32 n, struct kmb_cpu **out);
 void kmb_cpus_unbind(struct kmb_cpu **cpu, u32 n);

@@ -262,10 +262,12 @@ int kmb_vnode_start(struct kmb_start *s)
 	return rc;
 }
 
-/* And a jump into the kernel half. */
+/* Page tables in the slot, what they need alone in CR4, and a jump into the kernel half. */
 static bool is_resumable(const struct kmb_vnode *v, const struct kmb_resume *r)
 {
-	return kmb_vnode_is_table(v, r->cr3) && !(r->cr4 & ~(u64)(X86_CR4_PAE | X86_CR4_LA57)) && (r->cr4 & X86_CR4_PAE) &&
+	u64 others = r->cr4 & ~(u64)(X86_CR4_PAE | X86_CR4_LA57);
+
+	return kmb_vnode_is_table(v, r->cr3) && !others && (r->cr4 & X86_CR4_PAE) &&
 	       r->entry >> 56 == 0xff;
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench.peers.guest import CPU, PATIENCE_S, WORDS, check_elf, crash, modules, stored
+from bench.peers.guest import CPU, PATIENCE_S, WORDS, check_elf, crash, figures, modules
 from bench.peers.table import Take
 from bench.rsp_guest import READY, running
 
@@ -36,9 +36,4 @@ def measure(place: Path, mebibytes: int) -> Take:
         guest.console.expect(READY, PATIENCE_S)
         now = time.time()
     check_elf(dump, mebibytes << 20)
-    return {
-        "safe": safe - fault,
-        "file": safe - fault,
-        "running": now - fault,
-        "MiB": stored(dump) / (1 << 20),
-    }
+    return figures(fault, safe, now, dump)

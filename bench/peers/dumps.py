@@ -12,13 +12,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from bench.introspect import cpus_of
 from bench.peers.guest import MIB, stored
 from bench.peers.table import Contender, NotHere, Take
 from bench.peers.triage import timed
 from crashdump import vmcore
 from crashdump.facts import Segment, find
-from crashdump.notes import CpuState
-from introspect.elfcore import ElfMemory
 from introspect.memory import map_file, open_image
 
 WAYS = {"-l": "lzo", "-c": "zlib", "-z": "zstd"}
@@ -26,14 +25,9 @@ WAYS = {"-l": "lzo", "-c": "zlib", "-z": "zstd"}
 
 def write(ram: str, core: str, out: str) -> None:
     """As the dump worker writes it: from a mapping of the memory."""
-    from bench.introspect import REGISTERS
-
     view = memoryview(map_file(Path(ram))[0])
     segments = [Segment(0, view[:0xA0000]), Segment(0x100000, view[0x100000:])]
-    memory = open_image(core)
-    registers = memory.registers if isinstance(memory, ElfMemory) else []
-    cpus = [CpuState(number, REGISTERS.unpack(raw)) for number, raw in enumerate(registers)]
-    vmcore.write(Path(out), segments, cpus, find(segments))
+    vmcore.write(Path(out), segments, cpus_of(open_image(core)), find(segments))
 
 
 def ours(ram: Path, core: Path, out: Path) -> Take:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import stock
-from bench.peers.table import NotHere
+from bench.peers.table import NotHere, Take
 from bench.rsp_guest import Console, missing
 from box.kernels import KernelImage, module_bytes
 from box.qemu import CPU_MODEL
@@ -49,6 +49,16 @@ def crash(console: Console) -> float:
 def stored(path: Path) -> int:
     """Bytes of a file without its holes."""
     return path.stat().st_blocks * 512
+
+
+def figures(fault: float, safe: float, running: float, dump: Path) -> Take:
+    """Of a dump that is safe once it is a file; Unix times."""
+    return {
+        "safe": safe - fault,
+        "file": safe - fault,
+        "running": running - fault,
+        "MiB": stored(dump) / MIB,
+    }
 
 
 def check_elf(path: Path, memory: int) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from bench.peers.guest import CPU, MIB, PATIENCE_S, WORDS, crash, kernel, modules, stored
+from bench.peers.guest import CPU, MIB, PATIENCE_S, WORDS, crash, figures, kernel, modules
 from bench.peers.table import NotHere, Take
 from bench.rsp_guest import READY, running
 from box.cpio import Archive
@@ -113,9 +113,4 @@ def measure(place: Path, mebibytes: int) -> Take:
         now = time.time()
     if disks[1].open("rb").read(12) != b"makedumpfile":
         raise RuntimeError(f"the crash kernel wrote no dump: {said[-300:]!r}")
-    return {
-        "safe": safe - fault,
-        "file": safe - fault,
-        "running": now - fault,
-        "MiB": stored(disks[1]) / MIB,
-    }
+    return figures(fault, safe, now, disks[1])

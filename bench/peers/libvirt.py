@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from bench.peers.guest import CPU, PATIENCE_S, WORDS, check_elf, crash, kernel, modules, stored
+from bench.peers.guest import CPU, PATIENCE_S, WORDS, check_elf, crash, figures, kernel, modules
 from bench.peers.table import NotHere, Take
 from bench.rsp_guest import READY, Console, connect, initrd
 
@@ -59,10 +58,6 @@ class Libvirt:
         if done.returncode:
             raise RuntimeError(f"virsh {words[0]}: {done.stderr.strip()}")
         return done.stdout
-
-    def version(self) -> str:
-        found = re.search(r"libvirt ([\d.]+)", self.virsh("version"))
-        return f"libvirt {found[1]}" if found else "libvirt"
 
 
 @contextlib.contextmanager
@@ -160,10 +155,5 @@ def measure(libvirt: Libvirt, mebibytes: int) -> Take:
         libvirt.virsh("destroy", DOMAIN)
     (dump,) = (at / "dumps").iterdir()
     check_elf(dump, mebibytes << 20)
-    safe = dump.stat().st_mtime - fault  # when the last of it was written
-    return {
-        "safe": safe,
-        "file": safe,
-        "running": now - fault,
-        "MiB": stored(dump) / (1 << 20),
-    }
+    safe = dump.stat().st_mtime  # when the last of it was written
+    return figures(fault, safe, now, dump)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from bench.peers.table import NotHere, Take
@@ -46,9 +47,9 @@ def toml(pool: int, kernel: str, module: str, mebibytes: int, mode: str) -> str:
     return (
         f'[machine]\nmemory = [{ranges}]\nlow = "{layout.SLOTS}"\ncpus = [1]\n'
         f'module = "{module}"\n[watch]\nhold = {str(mode == "hold").lower()}\n[dumps]\ncount = 1\n'
-        f'[[vnode]]\nid = 1\nname = "bench"\nkernel = "/boot/vmlinuz-{kernel}"\n'
-        f'initrd = "{layout.INITRD}"\ncpus = [1]\nmemory = "{mebibytes}M"\ninject = true\n'
-        f"{layout.WATCH}{layout.RESTART}"
+        + layout.vnode_toml(1, "bench", [1], mebibytes, f"/boot/vmlinuz-{kernel}", layout.INITRD)
+        + layout.WATCH
+        + layout.RESTART
     )
 
 
@@ -122,8 +123,7 @@ def box(mebibytes: int, spare: bool, say: Callable[[str], None]) -> Iterator[Box
 
 def free_memory() -> int:
     """Bytes that a box and a guest may take."""
-    with open("/proc/meminfo") as file:  # noqa: PTH123
-        return host.available_memory(file.read())
+    return host.available_memory(Path("/proc/meminfo").read_text())
 
 
 def measure(box: Box, mebibytes: int, mode: str) -> Take:

@@ -15,7 +15,7 @@ from crashdump.analysis.report import Command
 from crashdump.analysis.subject import Subject
 from introspect.errors import IntrospectError
 
-# panel: (gdb's commands, drgn's Python, crash's commands); {cpu} {thread} {ip} are filled in
+# panel: (gdb's commands, drgn's Python, crash's commands); the keys of _facts() are filled in
 RECIPES: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "reason": ((), "print(panic_message(prog))", ("sys",)),
     "instruction": (
@@ -82,14 +82,12 @@ def _facts(subject: Subject) -> dict[str, str]:
     try:
         cpu = subject.crashed[0]
         ip = fault_registers(subject).get("ip", subject.rip_address)
-        task = subject.current(cpu) if cpu is not None else None
     except IntrospectError:
-        cpu = ip = task = None
+        cpu = ip = None
     at = subject.fault_frame if cpu is not None else None
     return {
         "frame": "" if at is None else str(at),
         "cpu": "" if cpu is None else str(cpu),
         "thread": "" if cpu is None else str(cpu + 1),
         "ip": f"{ip:#x}" if ip else "",
-        "task": f"{task.address:x}" if task is not None else "",
     }

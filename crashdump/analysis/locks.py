@@ -111,13 +111,13 @@ def _functions(subject: Subject, task: Task) -> list[str]:
     return [subject.function(frame.ip, frame.exact) for frame in frames]
 
 
-def _called(subject: Subject, task: Task, count: int = 12) -> list[str]:
+def _called(subject: Subject, task: Task) -> list[str]:
     """The innermost functions of a task's stack, and those called by a plain call instruction.
 
     The latter may have jumped on: 6.12's mutex_lock() leaves no frame behind.
     """
     names: list[str] = []
-    for frame in subject.task_trace(task).frames[:count]:
+    for frame in subject.task_trace(task).frames[:12]:
         names.append(subject.function(frame.ip, frame.exact))
         try:
             code = subject.kernel.read(frame.ip - CALL_SIZE, CALL_SIZE)

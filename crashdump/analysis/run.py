@@ -124,7 +124,6 @@ def analyze(
     subject: Subject,
     *,
     only: Sequence[str] = (),
-    seconds: float = TOTAL_SECONDS,
     incident: int | None = None,
 ) -> Report:
     """The report on a kernel; `only` names the panels wanted, all of them when empty."""
@@ -134,9 +133,9 @@ def analyze(
     for spec in PANELS:
         if only and spec.name not in only:
             continue
-        left = seconds - (time.process_time() - began)
+        left = TOTAL_SECONDS - (time.process_time() - began)
         if left <= 0:
-            note = f"left out: the analysis took {seconds:.0f} s already"
+            note = f"left out: the analysis took {TOTAL_SECONDS:.0f} s already"
             panels.append(Panel(spec.name, spec.title, State.FAILED, note))
             continue
         panels.append(run_panel(spec, subject, min(left, PANEL_SECONDS)))

@@ -41,12 +41,13 @@ def wait(machine: KmbMachine, done: Callable[[], bool]) -> int:
 def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation: int) -> dict:
     """Boots the vnode, looks at it from all sides, and has it panic on its last CPU."""
     ncpus = len(binding.cpus)
+    apicid = {cpu.cpu: cpu.apicid for cpu in machine.cpus()}
     placement = loader.Placement(
         VNODE,
         "session",
         binding.region,
         binding.slot,
-        loader.apicids(machine, binding.cpus),
+        tuple(apicid[cpu] for cpu in binding.cpus),
         incarnation,
         binding.vector,
         binding.dest_apicid,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.boxed import in_box, say
+from bench.boxed import in_box, machine_toml, say
 from box import cache, kernels, machine
 from box.errors import BoxError
 from tests.campaign import vnodes
@@ -39,8 +39,7 @@ def prepare(watch: str = vnodes.WATCH) -> None:
     image = kernels.fetch("cloud", say)
     vnodes.initrd(image, say)
     cpus = int(in_box(["sh", "-c", "tr , '\\n' </etc/vnode-debug/kmb.arguments | tail -c 2"]))
-    machine_toml = in_box(["cat", "/etc/vnode-debug/vnodes.toml"])
-    text = vnodes.config(machine_toml, image.version, cpus, watch)
+    text = vnodes.config(machine_toml(), image.version, cpus, watch)
     in_box(["sh", "-c", f"cat >{vnodes.CONFIG}"], text)
     in_box(["sh", "-c", "vnode-debug down --timeout 60 2>/dev/null; rmmod kmb || true"])
     in_box(["vnode-debug", "up", "--config", vnodes.CONFIG, "--wait", "--timeout", "150"])

@@ -310,8 +310,7 @@ class Campaign:
             status = self.status(vnode)
             return status.state in goals and status.incarnation >= before[vnode][0] + more
 
-        every = all
-        self.until(lambda: every(over(v) for v in victims), limit, others)
+        self.until(lambda: all(over(v) for v in victims), limit, others)
         if fault.end is End.EITHER:  # one that has failed by now is to come back
             self.until(lambda: all(self.running(v) for v in victims), fault.limit, others)
 
@@ -449,10 +448,8 @@ def beyond(campaign: Campaign, name: str) -> None:
     first, second = campaign.vnodes[:2]
     for vnode in campaign.vnodes:
         campaign.until(lambda v=vnode: campaign.prepared(v), READY_S, [])
-    aims = {
-        "WILD_WRITE_OUTSIDE": code_of_the_root(),
-        "STRAY_INIT": second,
-    }  # APIC id = CPU in the box
+    # vnode N has CPU N of the box first, whose APIC id is N
+    aims = {"WILD_WRITE_OUTSIDE": code_of_the_root(), "STRAY_INIT": second}
     before = campaign.last_incident()
     parameter = "/sys/module/vnode_faults/parameters/outside"
     aim = aims.get(name, 1)

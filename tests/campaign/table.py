@@ -159,14 +159,13 @@ def _ms(shots: Iterable[dict[str, Any]], stage: str) -> Iterable[float]:
 
 
 def _faults(shots: Sequence[dict[str, Any]]) -> Iterable[str]:
-    ends = {fault.name: fault.end for fault in CATALOGUE}
     for fault in CATALOGUE:
         members = [one for one in shots if one["fault"] == fault.name]
         if not members:
             continue
         reasons = Counter(i["reason"] for one in members for i in _incidents(one))
         words = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-        if not words and ends[fault.name] in (End.STAYS, End.EITHER):
+        if not words and fault.end in (End.STAYS, End.EITHER):
             words = "ran on"
         yield (
             f"| {fault.name} | {len(members)} | {words or '-'} |"

@@ -11,7 +11,6 @@ from box import cache, cpio, initramfs, kernels, layout
 
 INITRD = cache.REPOSITORY / "build" / "campaign.cpio.gz"
 CONFIG = "/etc/vnode-debug/campaign.toml"
-MEMORY = "128M"
 CANARY = 32 << 20
 """Bytes at the end of the memory that the box reserves which no vnode is given."""
 NAMES = ("alpha", "beta", "gamma")
@@ -45,20 +44,17 @@ def initrd(image: kernels.KernelImage, progress: Callable[[str], None]) -> Path:
     return INITRD
 
 
-def config(machine: str, kernel: str, cpus: int, watch: str = WATCH) -> str:
+def config(head: str, kernel: str, cpus: int, watch: str = WATCH) -> str:
     """The vnodes.toml of the campaign for a box with `cpus` CPUs for vnodes.
 
-    `machine` is the text of the box's own vnodes.toml, whose [machine] is kept.  The last vnode
-    gets the CPUs that are left over.  `watch`: [vnode.watch] of each.
+    `head` is what boxed.machine_toml() gives.  The last vnode gets the CPUs that are left over.
+    `watch`: [vnode.watch] of each.
     """
-    text = _with_canary(machine.partition("\n[[vnode]]")[0]) + "\n[dumps]\ncount = 12\n"
+    text = _with_canary(head) + "\n[dumps]\ncount = 12\n"
     for place, name in enumerate(NAMES):
         own = [place + 1] if place + 1 < len(NAMES) else list(range(place + 1, cpus + 1))
-        text += (
-            f'\n[[vnode]]\nid = {place + 1}\nname = "{name}"\nkernel = "/boot/vmlinuz-{kernel}"\n'
-        )
-        text += f'initrd = "{layout.TREE}/build/{INITRD.name}"\ncpus = {own}\n'
-        text += f'memory = "{MEMORY}"\ninject = true\n'
+        initrd = f"{layout.TREE}/build/{INITRD.name}"
+        text += layout.vnode_toml(place + 1, name, own, 128, f"/boot/vmlinuz-{kernel}", initrd)
         text += watch + RESTART
     return text
 

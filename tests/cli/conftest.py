@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -145,10 +145,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def call(places: Path, capfd: pytest.CaptureFixture[str]) -> Call:
     """Runs a command line: call("status", "--json", world=world)."""
 
-    def call_it(*arguments: str, world: FakeWorld | None = None) -> Result:
+    def call_it(*arguments: str, world: FakeWorld | None = None, machine: Any = None) -> Result:
         capfd.readouterr()
-        machine = None if world is None else lambda: world.machine
-        code = run(arguments, machine=machine)
+        on = machine if world is None else world.machine
+        code = run(arguments, machine=None if on is None else lambda: on)
         out, err = capfd.readouterr()
         return Result(int(code), out, err)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import runpy
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from adeos import abi
 from adeos.machine import Binding
 from adeos.peers import Grant
-from cli.main import run
 from debugger.cpus import Hold
 from debugger.sources import memory_of
 from introspect.errors import MemoryFault
@@ -61,24 +61,14 @@ def rig(places: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.close()
 
 
-def caller(machine: Any, capfd: pytest.CaptureFixture[str]) -> Call:
-    def call_it(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = run(arguments, machine=lambda: machine)
-        out, err = capfd.readouterr()
-        return int(code), out, err
-
-    return call_it
+@pytest.fixture
+def root(rig: Any, call: Call) -> Call:
+    return partial(call, machine=rig.machine)
 
 
 @pytest.fixture
-def root(rig: Any, capfd: pytest.CaptureFixture[str]) -> Call:
-    return caller(rig.machine, capfd)
-
-
-@pytest.fixture
-def vnode(rig: Any, capfd: pytest.CaptureFixture[str]) -> Call:
-    return caller(PeerMachine(rig.machine), capfd)
+def vnode(rig: Any, call: Call) -> Call:
+    return partial(call, machine=PeerMachine(rig.machine))
 
 
 def test_grant_and_revoke(root: Call) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ import pytest
 from adeos import abi
 from adeos.machine import Binding
 from adeos.peers import Grant
-from cli.main import run
 from crashdump.incident import DumpState
 from crashdump.store import IncidentStore
 from watchdog import paths
@@ -53,14 +52,8 @@ def successor(world: Any) -> Successor:
 
 
 @pytest.fixture
-def call(successor: Successor, places: Path, capfd: pytest.CaptureFixture[str]) -> Call:
-    def call_it(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = run(arguments, machine=lambda: successor)  # type: ignore[arg-type,return-value]
-        out, err = capfd.readouterr()
-        return int(code), out, err
-
-    return call_it
+def call(call: Call, successor: Successor) -> Call:
+    return partial(call, machine=successor)
 
 
 def rows(call: Call) -> list[dict[str, Any]]:

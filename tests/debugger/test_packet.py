@@ -8,7 +8,6 @@ from debugger.packet import (
     Parser,
     checksum,
     escape,
-    expand_runs,
     frame,
     frame_hex,
     unescape,
@@ -107,9 +106,3 @@ def test_a_slow_drip_arrives() -> None:
     wire = frame(payload)
     events = [event for at in range(len(wire)) for event in parser.feed(wire[at : at + 1])]
     assert events == [Event(Kind.PACKET, payload)]
-
-
-def test_runs() -> None:
-    assert expand_runs(b"0* ") == b"0000"  # the manual's example
-    assert expand_runs(b"a0*~b") == b"a" + b"0" * (1 + 97) + b"b"
-    assert expand_runs(b"0*~" * 1000, limit=500) == b"0" * 500

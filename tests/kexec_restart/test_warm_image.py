@@ -67,7 +67,7 @@ def test_a_captured_image_opens_with_how_to_resume(image):
     again = WarmImage.open(image.view, IDENTITY)
     assert again.resume == RESUME
     assert again.runs == image.runs
-    assert again.verify()
+    again.verify()
 
 
 def test_put_back_heals_a_region_filled_with_ff(image, memory):
@@ -104,11 +104,6 @@ def test_put_back_of_the_slot_alone(image, memory):
     assert put_back(image, region, slot) == 1
 
 
-def test_copying_and_checking_can_be_cancelled(image, memory):
-    assert put_back(image, *memory, lambda: True) is None
-    assert not image.verify(lambda: True)
-
-
 def test_damage_at_500_random_places_is_always_found(image):
     chance = random.Random(500)
     heads = [chance.randrange(image.data) for _ in range(250)]
@@ -119,13 +114,13 @@ def test_damage_at_500_random_places_is_always_found(image):
         image.view[at] ^= bit
         try:
             if padding <= at < image.data:
-                assert WarmImage.open(image.view, IDENTITY).verify()  # holds nothing
+                WarmImage.open(image.view, IDENTITY).verify()  # holds nothing
             else:
                 with pytest.raises(WarmImageError):
                     WarmImage.open(image.view, IDENTITY).verify()
         finally:
             image.view[at] ^= bit
-    assert WarmImage.open(image.view, IDENTITY).verify()
+    WarmImage.open(image.view, IDENTITY).verify()
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -7,6 +7,7 @@ python3 -m tests.life.control_stress lapse VNODE COUNT SEED
 python3 -m tests.life.control_stress again VNODE COUNT
 python3 -m tests.life.control_stress attach VNODE COUNT
 python3 -m tests.life.control_stress stops VNODE COUNT
+python3 -m tests.life.control_stress hang VNODE
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import statistics
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -65,6 +67,8 @@ class Subject:
         self.bridge = Bridge.open(self.machine, binding.region)
         self.kernel = self.target.kernel
         self.va = self.kernel.symbols.address(FUNCTION)
+        self.clean = self.kernel.read(self.va, 1)
+        self._known = len(self._complaints())
 
     def learn(self) -> None:
         """Where breakpoints may be: children know it then."""
@@ -97,6 +101,10 @@ class Subject:
         return sum(sum(beat.count[:3]) for beat in self.bridge.beats(self.bridge.root_side().ncpus))
 
     def complaints(self) -> list[str]:
+        """What its kernel has complained of since this was made."""
+        return self._complaints()[self._known :]
+
+    def _complaints(self) -> list[str]:
         words = ("WARNING", "BUG", "stall", "Uhhuh", "lockup", "Oops", "int3")
         return [r.text for r in self.kernel.log() if any(word in r.text for word in words)]
 
@@ -138,7 +146,6 @@ def stop_times(subject: Subject, count: int) -> list[StopTime]:
 def hits(number: int, count: int) -> dict[str, Any]:
     """A breakpoint that is hit `count` times, stepped over each time, as gdb does it."""
     subject = Subject(number)
-    before = subject.complaints()
     subject.pilot.halt()
     seen = lost = 0
     while seen < count:
@@ -166,7 +173,7 @@ def hits(number: int, count: int) -> dict[str, Any]:
         "lost": lost,
         "park_ms": statistics.median(stop.parked_all for stop in times),
         "held": subject.machine.query(number).holder,
-        "complaints": subject.complaints()[len(before) :],
+        "complaints": subject.complaints(),
     }
 
 
@@ -189,28 +196,22 @@ def kills(number: int, count: int, seed: int) -> dict[str, Any]:
     """kill -9 at `count` random moments: the vnode lives on and is clean each time."""
     chance = random.Random(seed)
     subject = Subject(number)
-    before = subject.complaints()
-    clean = subject.kernel.read(subject.va, 1)
     subject.learn()
     bad: list[str] = []
     held = 0
     for turn in range(count):
-        child = os.fork()  # what it opens for control is its own
-        if not child:
-            busy(subject)
-        _wait_until_held(subject)
-        time.sleep(chance.random() * 0.5)
+        child = _at_work(subject, busy, chance)
         held += bool(subject.machine.query(number).holder)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        problem = _aftermath(subject, clean)
+        problem = _aftermath(subject)
         if problem:
             bad.append(f"{turn}: {problem}")
     return {
         "kills": count,
         "held_when_killed": held,
         "bad": bad,
-        "complaints": subject.complaints()[len(before) :],
+        "complaints": subject.complaints(),
     }
 
 
@@ -222,19 +223,13 @@ def lapse(number: int, count: int, seed: int) -> dict[str, Any]:
     chance = random.Random(seed)
     control.LEASE_MS, control.RENEW_SECONDS = LEASE_MS, LEASE_MS / 4000
     subject = Subject(number)
-    before = subject.complaints()
-    clean = subject.kernel.read(subject.va, 1)
     subject.learn()
     incarnation = subject.bridge.root_side().incarnation
     bad: list[str] = []
     held = armed = done = 0
     while done < count and not bad:
         done += 1
-        child = os.fork()
-        if not child:
-            _until_lost(subject)
-        _wait_until_held(subject)
-        time.sleep(chance.random() * 0.5)
+        child = _at_work(subject, _until_lost, chance)
         os.kill(child, signal.SIGSTOP)
         _, status = os.waitpid(child, os.WUNTRACED)
         held += bool(subject.machine.query(number).holder)
@@ -242,7 +237,7 @@ def lapse(number: int, count: int, seed: int) -> dict[str, Any]:
         until = time.monotonic() + ALIVE_SECONDS
         while subject.machine.query(number).holder and time.monotonic() < until:
             time.sleep(0.005)
-        problem = _aftermath(subject, clean)
+        problem = _aftermath(subject)
         if os.WIFSTOPPED(status):
             if done % 2:
                 os.kill(child, signal.SIGCONT)
@@ -251,7 +246,7 @@ def lapse(number: int, count: int, seed: int) -> dict[str, Any]:
             _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status):
             problem = problem or "the debugger failed"
-        problem = problem or _aftermath(subject, clean)
+        problem = problem or _aftermath(subject)
         if subject.bridge.root_side().incarnation != incarnation:
             problem = "the vnode was restarted"
         if problem:
@@ -261,14 +256,20 @@ def lapse(number: int, count: int, seed: int) -> dict[str, Any]:
         "held_when_frozen": held,
         "armed_when_frozen": armed,
         "bad": bad,
-        "complaints": subject.complaints()[len(before) :],
+        "complaints": subject.complaints(),
     }
 
 
-def _wait_until_held(subject: Subject) -> None:
+def _at_work(subject: Subject, work: Callable[[Subject], NoReturn], chance: random.Random) -> int:
+    """The pid of a child that does `work`, at a random moment of it."""
+    child = os.fork()  # what it opens for control is its own
+    if not child:
+        work(subject)
     until = time.monotonic() + ALIVE_SECONDS
     while not subject.machine.query(subject.number).holder and time.monotonic() < until:
         time.sleep(0.001)
+    time.sleep(chance.random() * 0.5)
+    return child
 
 
 def _until_lost(subject: Subject) -> NoReturn:
@@ -285,7 +286,6 @@ def again(number: int, count: int) -> dict[str, Any]:
     """`count` stops with NMI upon NMI, as where the answer is late: some come in a CPU's steps."""
     control.NMI_AGAIN_SECONDS = 0.0
     subject = Subject(number)
-    before = subject.complaints()
     subject.control.take()
     done = late = 0
     while done < count:
@@ -297,14 +297,14 @@ def again(number: int, count: int) -> dict[str, Any]:
             assert late < count
     subject.pilot.give_back()
     time.sleep(1)
-    return {"stops": done, "late": late, "complaints": subject.complaints()[len(before) :]}
+    return {"stops": done, "late": late, "complaints": subject.complaints()}
 
 
-def _aftermath(subject: Subject, clean: bytes) -> str:
+def _aftermath(subject: Subject) -> str:
     binding = subject.machine.query(subject.number)
     if binding is None or binding.holder:
         return f"still held by {binding and binding.holder}"
-    if subject.kernel.read(subject.va, 1) != clean:
+    if subject.kernel.read(subject.va, 1) != subject.clean:
         return "a breakpoint is left"
     beats, until = subject.beats(), time.monotonic() + ALIVE_SECONDS
     while subject.beats() <= beats + 3:
@@ -317,7 +317,6 @@ def _aftermath(subject: Subject, clean: bytes) -> str:
 def attach(number: int, count: int) -> dict[str, Any]:
     """Take control, stop, let go: `count` times."""
     subject = Subject(number)
-    before = subject.complaints()
     for _ in range(count):
         subject.pilot.halt()
         subject.pilot.give_back()
@@ -325,7 +324,7 @@ def attach(number: int, count: int) -> dict[str, Any]:
     return {
         "attached": count,
         "held": subject.machine.query(number).holder,
-        "complaints": subject.complaints()[len(before) :],
+        "complaints": subject.complaints(),
     }
 
 

@@ -167,7 +167,7 @@ def stress(way: abi.Way, vnode: int, witness: int, count: int, seed: int) -> dic
     life.say(witness, WORK, r"[#$]")
     start = life.status(witness).incarnation
     known = life.complaints(witness)
-    bad, first = [], _incidents(life)
+    bad, first = [], life.status(vnode).last_incident
     for turn in range(count):
         done = cycle(life, way, FAULTS[turn % len(FAULTS)], chance)
         if done["wrong"]:
@@ -188,10 +188,6 @@ def stress(way: abi.Way, vnode: int, witness: int, count: int, seed: int) -> dic
         },
         "ms": _times(first),
     }
-
-
-def _incidents(life: Life) -> int:
-    return life.status(life.vnode).last_incident
 
 
 def incidents(first: int) -> list[Incident]:

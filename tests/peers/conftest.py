@@ -116,8 +116,7 @@ def config(kernel: str) -> str:
         (1, layout.DEBIAN_INITRD, layout.DEBIAN_MEMORY >> 20),
         (2, layout.INITRD, 256),
     ):
-        text += f'[[vnode]]\nid = {number}\nname = "peer{number}"\nkernel = "{kernel}"\n'
-        text += f'initrd = "{initrd}"\ncpus = [{number}]\nmemory = "{memory}M"\ninject = true\n'
+        text += layout.vnode_toml(number, f"peer{number}", [number], memory, kernel, initrd)
         text += PATIENT + layout.RESTART
     return text
 

@@ -174,7 +174,6 @@ class RemoteMachine:
         for path in directory.glob("*.mem"):
             part = Range(int(path.stem, 16), path.stat().st_size)
             self._memory.append((part, shared(directory, part)))
-        self._khz = self.info().tsc_khz
 
     def _connect(self) -> socket.socket:
         peer = socket.socket(socket.AF_UNIX)

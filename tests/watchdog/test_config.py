@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog import config, toml_lines
-from watchdog.config import Span
 from watchdog.errors import ConfigError
+from watchdog.spans import Span
 
 GOOD = """\
 [machine]

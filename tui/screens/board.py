@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.text import Text
 from textual import events
@@ -22,14 +22,6 @@ from tui.widgets.lines import Lines
 if TYPE_CHECKING:
     from crashdump.incident import Incident
     from tui.app import Dashboard
-
-
-class Filtered(Protocol):
-    """What the filter works on."""
-
-    pattern: str
-
-    def filter(self, pattern: str) -> None: ...
 
 
 class FilterLine(Input):

@@ -12,12 +12,13 @@ from textual.binding import BindingType
 
 from adeos.units import size
 from tui import keys
-from tui.look import LAYERS, Look, Piece, Role, Vnode, held_by, level, slowest, state
+from tui.look import LAYERS, Look, Piece, Role, Vnode, held_by, level, state
 from tui.recorder import Recorder
 from tui.screens.vnode_keys import VnodeKeys
 from tui.text import since, sparkline
 from tui.widgets.grid import Column, Grid, Row
 from watchdog import observe
+from watchdog.observe import slowest
 
 if TYPE_CHECKING:
     from crashdump.incident import Incident

@@ -215,11 +215,6 @@ class Grid(ScrollView, can_focus=True):
         self.marks = set() if keys <= self.marks else keys
         self.refresh()
 
-    def go_to(self, key: str) -> None:
-        """The cursor to a row."""
-        found = next((i for i, row in enumerate(self._rows) if row.key == key), self.cursor)
-        self._move(found)
-
     def action_cursor(self, by: int) -> None:
         self._move(self.cursor + by)
 
