@@ -84,6 +84,7 @@ class Executor:
 
     async def carry_out(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """One action; its event, None when it needs no answer."""
+        began = time.monotonic_ns()
         try:
             return await HANDLERS[type(action)](self, unit, action)
         except asyncio.CancelledError:
@@ -94,7 +95,7 @@ class Executor:
             text = f"{type(error).__name__}: {error}"
             log.write("error", "bug", vnode=unit.id, action=type(action).__name__, what=text)
         log.write("error", "failed", vnode=unit.id, action=type(action).__name__, what=text)
-        return _failure(action, text)
+        return _failure(action, text, time.monotonic_ns() - began)
 
     async def fence(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Registers first, then INIT and the confirmation of every CPU."""
@@ -354,14 +355,14 @@ class Executor:
         return None
 
 
-def _failure(action: actions.Action, text: str) -> events.Event | None:
+def _failure(action: actions.Action, text: str, spent: int) -> events.Event | None:
     match action:
         case actions.Fence(incarnation):
             return events.FenceFailed(incarnation, text)
         case actions.Probe(fault):
             return events.Probed(fault.incarnation)
         case actions.Capture(incarnation):
-            return events.CaptureFailed(incarnation, text)
+            return events.CaptureFailed(incarnation, text, spent)
         case actions.Load(incarnation):
             return events.LoadFailed(incarnation, text)
         case actions.Start(incarnation):
