@@ -14,7 +14,7 @@ from tests.life.conftest import Vnodes
 if TYPE_CHECKING:
     RunningBox = Any
 
-pytestmark = [pytest.mark.box, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.box, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 FACTS = """cat /sys/devices/system/cpu/online; grep MemTotal /proc/meminfo
 cat /sys/devices/system/memory/memory*/state | sort | uniq -c
