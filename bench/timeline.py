@@ -100,7 +100,8 @@ wrote this page: vnodes made to fail again and again, the times out of their inc
 (`vnode-debug incidents --json`; [incidents.md](incidents.md) names the stages). `started` is the
 successor's SIPI, `running` its first user beat. A hang's fault is its last beat; it is seen three
 periods (30 ms) before the limit of `[vnode.watch]` (500 ms in the box), `seen -> fenced` holds the
-probe that proves it.
+probe that proves it. Where the last region is still being written out or cleared, the next one is
+not prepared yet, and `captured -> started` takes longer.
 
 The machine was the box (QEMU, everything emulated) on a host of {cpus} cores, whose load, that of
 the box itself included, was {load}.
