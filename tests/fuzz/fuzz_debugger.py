@@ -118,6 +118,7 @@ def symbol_seed() -> bytes:
     )
 
 
+OURS = (DebuggerError, IntrospectError)
 TARGETS: dict[str, harness.Target] = {
     "dwarf": (fuzz_dwarf, lambda: [test_dwarf.sample().blob()]),
     "module": (
@@ -133,4 +134,4 @@ TARGETS: dict[str, harness.Target] = {
 
 
 if __name__ == "__main__":
-    harness.main(__doc__, TARGETS, (DebuggerError, IntrospectError))
+    harness.main(__doc__, TARGETS, OURS)

@@ -141,6 +141,7 @@ def stack() -> bytes:
     return bytes(memory)
 
 
+OURS = (IntrospectError,)
 TARGETS: dict[str, harness.Target] = {
     "btf": (fuzz_btf, lambda: [test_btf.sample().blob()]),
     "code": (fuzz_code, lambda: [b"48 8b <0f> 0b"]),
@@ -159,4 +160,4 @@ TARGETS: dict[str, harness.Target] = {
 
 
 if __name__ == "__main__":
-    harness.main(__doc__, TARGETS, (IntrospectError,))
+    harness.main(__doc__, TARGETS, OURS)

@@ -42,7 +42,7 @@ with atheris.instrument_imports(
     from crashdump import elf, facts, incident, notes
     from crashdump.stages import Stage, table
     from kexec_restart import slots, warm_image
-    from watchdog import broker, config, control, eventlog, ledger, qos, shelf, verbs
+    from watchdog import broker, config, control, eventlog, filing, qos, shelf, verbs
     from watchdog.states import Fault
 
 import msgspec
@@ -101,7 +101,7 @@ def fuzz_bridge(data: bytes) -> None:
             read()
         except BridgeError as error:
             assert str(error).isprintable()
-    found = ledger._facts(bridge, Fault("panic", 1, 0, True))
+    found = filing._facts(bridge, Fault("panic", 1, 0, True))
     assert all(value.isprintable() for value in found.values() if isinstance(value, str))
     reader = bridge.console_reader()
     for head in struct.unpack_from("<4I", data.ljust(16, b"\0")):
