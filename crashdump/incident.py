@@ -6,7 +6,7 @@ incident is made (:func:`clean`), not when it is shown.
 """
 
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -104,6 +104,10 @@ class Witness(msgspec.Struct, frozen=True):
     after: int | None = None
 
 
+Time = Annotated[float, msgspec.Meta(ge=0, lt=253402300800)]
+"""Unix time, seconds: up to the year 9999, which every calendar can show."""
+
+
 class Incident(msgspec.Struct, frozen=True):
     """One failure of one vnode.  Times are Unix times in seconds.
 
@@ -117,11 +121,11 @@ class Incident(msgspec.Struct, frozen=True):
     incarnation: int
     reason: str
     crash: bool
-    opened: float
+    opened: Time
     rev: int = 0
     schema: int = SCHEMA
     state: IncidentState = IncidentState.OPEN
-    closed: float | None = None
+    closed: Time | None = None
     release: str = ""
     layer: str = ""
     message: str = ""

@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,6 +160,19 @@ def test_a_broken_incident_file_is_named_and_passed_over(tmp_path: Path, data: b
     with IncidentStore(tmp_path, warn=said.append) as store:
         assert store.list() == [kept]
         assert store.create(**PANIC).id == 3
+    assert len(said) == 1 and "0001/incident.json cannot be read" in said[0]
+
+
+@pytest.mark.parametrize("opened", [1e300, 4e11, -1.0])
+def test_a_time_that_no_calendar_shows_is_no_incident(tmp_path: Path, opened: float) -> None:
+    with IncidentStore(tmp_path) as store:
+        made = store.create(**PANIC)
+    store.database.unlink()
+    scribbled = records.encode(msgspec.structs.replace(made, opened=opened))
+    (store.path(1) / "incident.json").write_bytes(scribbled)
+    said: list[str] = []
+    with IncidentStore(tmp_path, warn=said.append) as store:
+        assert store.list() == []
     assert len(said) == 1 and "0001/incident.json cannot be read" in said[0]
 
 
