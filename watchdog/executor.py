@@ -123,7 +123,6 @@ class Executor:
         counts, irq = watched.counts, LAYERS.index("irq")
         before, silent = counts(), watched.detector.silent()
         watch = unit.config.watch
-        lead = watch.probe_lead_ms / 1000
 
         def moving() -> bool:
             now = counts()
@@ -133,7 +132,7 @@ class Executor:
             return unit.vnode.probe is fault
 
         if not unit.takes_nmi():
-            await asyncio.sleep(lead)
+            await asyncio.sleep(watch.probe_lead_ms / 1000)
             return events.Probed(fault.incarnation, moving=moving())
         ncpus = len(unit.config.cpus)
         questions = registers.Questions(self.machine, watched.bridge, unit.id, ncpus)

@@ -139,30 +139,27 @@ class Placement:
         region = self.ahead.pop(unit.id, None)
         if region is None or unit.region is None or region.size != unit.region.size:
             return None
-        with contextlib.suppress(AdeosError):
-            return self.pool.region(region.size, region.base)
-        return None
+        return self._taken(region.size, region.base)
+
+    def _taken(self, size: int, base: int | None = None) -> Range | None:
+        """A region out of the pool, None when it is not to be had."""
+        try:
+            return self.pool.region(size, base)
+        except AdeosError:
+            return None
 
     def _free(self, unit: Unit) -> Range | None:
         assert unit.region is not None
-        size = unit.region.size
-        region = self._own(unit)
+        size, region = unit.region.size, self._own(unit)
         if region is None:
-            others = []
-            for other in self.ahead.values():
-                with contextlib.suppress(AdeosError):
-                    others.append(self.pool.region(other.size, other.base))
-            with contextlib.suppress(PoolExhausted):
-                region = self.pool.region(size)
-            for other in others:
+            others = [self._taken(other.size, other.base) for other in self.ahead.values()]
+            region = self._taken(size)
+            for other in filter(None, others):
                 self.pool.free_region(other)
-        if region is None:
-            try:
-                region = self.pool.region(size)
-            except PoolExhausted:
-                return None
-        self.pool.free_region(region)
-        self.ahead[unit.id] = region
+        region = region or self._taken(size)
+        if region is not None:
+            self.pool.free_region(region)
+            self.ahead[unit.id] = region
         return region
 
     def arm(self, unit: Unit) -> Range | None:

@@ -167,16 +167,17 @@ class Warm:
         for kept in self.store.of(unit.id):
             if kept.checked and kept.region == unit.region:
                 continue
+            damage: AdeosError | None = None
             try:
                 await background.run(partial(self._check, kept))
             except AdeosError as error:
-                if self.store.get(unit.id, kept.region) is not kept:
-                    continue  # given up meanwhile: its memory is another's
-                log.write("error", "image", vnode=unit.id, what=error)
+                damage = error
+            if self.store.get(unit.id, kept.region) is not kept:
+                continue  # given up meanwhile: its memory is another's
+            if damage is not None:
+                log.write("error", "image", vnode=unit.id, what=damage)
                 self.store.forget(unit.id, kept.region)
                 self._give_back_standby(unit.id, kept.region)
-            if self.store.get(unit.id, kept.region) is not kept:
-                continue
             if not kept.intact and self.placement.standby.get(unit.id) == kept.region:
                 log.write("warning", "standby-changed", vnode=unit.id)
                 del self.placement.standby[unit.id]
