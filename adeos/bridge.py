@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from adeos import abi
 from adeos.abi import Range
+from adeos.copying import fill
 from adeos.errors import BridgeError
 from adeos.layout import Layout
 from adeos.machine import Machine
@@ -213,7 +214,7 @@ class Bridge:
     def init(self, side: abi.RootSide, *, empty: bool = False) -> None:
         """Writes the root's half into an empty bridge, its magic last; `empty`: it is already."""
         if not empty:
-            self.view[:] = bytes(abi.VN_BRIDGE_SIZE)
+            fill(self.view, 0, abi.VN_BRIDGE_SIZE)
         ring = abi.RING
         ring.put(self.view, abi.VN_BR_CONSOLE_OUT, "size", abi.VN_CONSOLE_OUT_BYTES)
         ring.put(self.view, abi.VN_BR_CONSOLE_IN, "size", abi.VN_CONSOLE_IN_BYTES)

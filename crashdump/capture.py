@@ -165,6 +165,7 @@ def _ended(dump: Dump, state: DumpState, reason: str) -> Dump:
 
 
 @cache
+@cache
 def boot_id() -> str:
     """Identity of this boot of the root's kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

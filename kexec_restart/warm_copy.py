@@ -7,6 +7,9 @@ content is nobody's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from adeos.abi import Range
 from adeos.copying import move, same
 from kexec_restart.warm_image import PAGE, Place, WarmImage
 
@@ -24,6 +27,20 @@ def put_back(image: WarmImage, region: memoryview, slot: memoryview | None) -> i
         if memory is not None and not same(memory, place.offset, image.view, place.at, place.size):
             written += _write_differing(image, memory, place)
     return written
+
+
+def unused(image: WarmImage) -> Iterator[Range]:
+    """What of the region is not in the image, by address: free pages, and the bridge."""
+    region = image.identity.region
+    at = 0
+    for place in image.places():
+        if place.slot:
+            break
+        if place.offset > at:
+            yield Range(region.base + at, place.offset - at)
+        at = place.offset + place.size
+    if at < region.size:
+        yield Range(region.base + at, region.size - at)
 
 
 def stands(image: WarmImage, region: memoryview) -> bool:

@@ -215,8 +215,8 @@ class Dumps:
             await self.ledger.call(lambda s: capture.again(s, incident))
 
     async def _give_back(self, vnode: int, region: Range) -> None:
-        await background.run(lambda: self._clear(region))
         if not await self.reclaim(vnode, region):
+            await background.run(lambda: self._clear(region))
             self.placement.unhold(region)
         self.freed()
 

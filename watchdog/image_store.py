@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from adeos import abi
 from adeos.abi import Range
 from adeos.errors import AdeosError, WarmImageError
+from crashdump.capture import boot_id
 from crashdump.errors import DiskFull
 from kexec_restart import slots as slotting
 from kexec_restart.warm_image import Identity, Resume, WarmImage, runs_in_use, size_of
@@ -25,8 +25,6 @@ from watchdog.composer import Composer, spec_in
 from watchdog.image_journal import Entry, ImageJournal
 from watchdog.placement import Placement
 from watchdog.unit import Unit
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass
@@ -68,7 +66,7 @@ class ImageStore:
         region, slot = unit.region, unit.slot
         assert region is not None and slot is not None
         image = self.composer.stage.get(spec_in(unit, slotting.choose(unit.vnode.slots)))
-        words = (*image.digests, image.cmdline, _BOOT_ID.read_text())
+        words = (*image.digests, image.cmdline, boot_id())
         boots = hashlib.sha256("\0".join(words).encode()).digest()
         return Identity(unit.id, region, slot, unit.apicids, boots)
 

@@ -120,7 +120,8 @@ class Service:
             self.watch_health(unit)
         if vnode.slots is not before.slots:
             self.staging.changed(unit)
-            self.spawn(self.executor.firing.settle(unit))
+            if vnode.state in LIVE:  # else once it runs again
+                self.spawn(self.executor.firing.settle(unit))
         if before.state in LIVE and vnode.state not in LIVE and vnode.state is not State.CRASHED:
             self.executor.firing.disarm(unit)  # a crash is fenced first, which disarms it as well
         if vnode.false_alarms > before.false_alarms:

@@ -21,7 +21,7 @@ from adeos import abi
 from adeos.errors import AdeosError
 from kexec_restart import strategies
 from kexec_restart.strategies import Target
-from watchdog import events, grants, portal, reloading, slot_verbs
+from watchdog import events, grants, log, portal, reloading, slot_verbs
 from watchdog.config import Strategy
 from watchdog.control import Reply, Send, Verb
 from watchdog.errors import RefusedError, TimedOutError
@@ -263,7 +263,8 @@ async def _command(service: Service, unit: Unit, cmd: abi.Cmd, arg: int) -> Repl
         raise RefusedError(f"{unit.label} is {unit.vnode.state.word}; it takes no command")
     number = bridge.command(cmd, arg)
     _ring(service, unit)
-    for _ in range(int(COMMAND_WAIT_S / 0.005)):
+    for _ in range(int(COMMAND_WAIT_S / log.LATE_S)):
+        await asyncio.sleep(log.LATE_S)  # an asker does not delay the restart it may have asked for
         try:
             result = bridge.command_result(number)
         except AdeosError:
@@ -272,7 +273,6 @@ async def _command(service: Service, unit: Unit, cmd: abi.Cmd, arg: int) -> Repl
             raise RefusedError(f"{unit.label}: {os.strerror(result)}")
         if result == 0 or unit.vnode.state not in LIVE:
             return {"ok": True, "taken": True}
-        await asyncio.sleep(0.005)
     return {"ok": True, "taken": False}
 
 

@@ -21,7 +21,7 @@ from adeos.abi import Range
 from adeos.errors import AdeosError
 from adeos.machine import Machine
 from kexec_restart.strategies import Strategy, resumed
-from kexec_restart.warm_copy import put_back, put_back_slot, stands
+from kexec_restart.warm_copy import put_back, put_back_slot, stands, unused
 from watchdog import background, log, urgent
 from watchdog.composer import placement_of
 from watchdog.freezer import READY_POLL_S, Freezer, Host
@@ -75,7 +75,11 @@ class Warm:
         assert kept is not None and unit.region is not None
         self.placement.place(unit)
         try:
-            await urgent.run(partial(self._put_in_place, unit, kept, way, incarnation))
+            put = partial(self._put_in_place, unit, kept, way, incarnation)
+            if way is abi.Way.STANDBY and kept.checked:
+                put()  # going to another thread and back would take longer
+            else:
+                await urgent.run(put)
         except AdeosError as error:
             log.write("error", "image", vnode=unit.id, what=error)
             self.store.forget(unit.id, unit.region)
@@ -127,7 +131,7 @@ class Warm:
             self.placement.pool.free_region(region)
 
     def _put_in_place(self, unit: Unit, kept: Kept, way: abi.Way, incarnation: int) -> None:
-        """In a thread.  WarmImageError."""
+        """In a thread where it copies or checks pages.  WarmImageError."""
         image = kept.image
         image.check_header(self.store.identity(unit))
         if not kept.checked:
@@ -196,6 +200,7 @@ class Warm:
     async def reclaim(self, vnode: int, region: Range) -> bool:
         """Fill a region that nobody uses from its image and make it the standby.
 
+        Nothing of the kernel that failed there is left in it.
         False when that is not wanted or not possible: the caller has the region still.
         """
         unit, kept = self.host.units.get(vnode), self.store.get(vnode, region)
@@ -226,6 +231,8 @@ class Warm:
         kept.checked = True
         region = self.machine.view(kept.region.base, kept.region.size, writable=True)
         put_back(image, region, None)
+        for gap in unused(image):
+            self.machine.clear(gap.base, gap.size)
 
     # Give up
 

@@ -9,7 +9,7 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.errors import WarmImageError
-from kexec_restart.warm_copy import put_back, put_back_slot
+from kexec_restart.warm_copy import put_back, put_back_slot, unused
 from kexec_restart.warm_image import PAGE, Identity, Resume, Run, WarmImage, runs_in_use, size_of
 
 REGION = Range(0x40000000, 64 << 20)
@@ -68,6 +68,14 @@ def test_a_captured_image_opens_with_how_to_resume(image):
     assert again.resume == RESUME
     assert again.runs == image.runs
     again.verify()
+
+
+def test_what_is_not_in_an_image_is_told_by_address(image):
+    gaps = list(unused(image))
+    assert gaps[0] == Range(REGION.base + 2 * PAGE, 0x8D * PAGE)
+    assert gaps[-1] == Range(REGION.base + 0x5A0 * PAGE, (0x3FFF - 0x5A0) * PAGE)
+    kept = sum(place.size for place in image.places() if not place.slot)
+    assert sum(gap.size for gap in gaps) + kept == REGION.size
 
 
 def test_put_back_heals_a_region_filled_with_ff(image, memory):

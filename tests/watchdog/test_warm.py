@@ -95,6 +95,8 @@ def test_a_crash_is_answered_by_the_standby_and_its_region_stands_by_next(standb
     standby.until(lambda: "standby" in images(standby), "the failed region stands by")
     assert images(standby)["standby"]["region"] == f"{before:#x}"
     assert standby.machine.starts == [1, 1]  # both before the crash
+    bridge = standby.machine.raw(before + abi.VN_OFF_BRIDGE, abi.VN_BRIDGE_SIZE)
+    assert bytes(bridge) == bytes(abi.VN_BRIDGE_SIZE)  # nothing of the kernel that failed
 
 
 def test_warm_copies_the_image_back_into_its_own_region(warm_rig):
