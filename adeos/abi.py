@@ -99,6 +99,7 @@ KMB_CPU_STARTED: Final = 2
 KMB_CPU_LOST: Final = 3
 KMB_LEASE_MAX_MS: Final = 60000
 KMB_LEASE_RENEW: Final = 0x80000000
+KMB_MAX_SPANS: Final = 0x40000
 KMB_POKE_MAX: Final = 0x10000
 KMB_ARM_PIECES: Final = 8
 KMB_ARM_HELD_MAX: Final = 0x20000000
@@ -668,6 +669,27 @@ class KmbBreak(NamedTuple):
     pa: U64
 
 
+class KmbSpan(NamedTuple):
+    """struct kmb_span: pages of KMB_PUT_BACK; offsets and bytes."""
+
+    to: U64
+    source: U64
+    size: U64
+
+
+class KmbPutBack(NamedTuple):
+    """struct kmb_put_back: KMB_PUT_BACK."""
+
+    to_base: U64
+    to_size: U64
+    from_base: U64
+    from_size: U64
+    spans: U64
+    nspans: U32
+    reserved: U32 = 0
+    written: U64 = 0
+
+
 class KmbPiece(NamedTuple):
     """struct kmb_piece: part of the vnode that a fire starts; `data` as in KmbPoke, 0 = none."""
 
@@ -814,6 +836,8 @@ RANGE: Final = Layout("kmb_range", Range)
 KMB_HOLD: Final = Layout("kmb_control", KmbControl)
 POKE: Final = Layout("kmb_poke", KmbPoke)
 BREAK: Final = Layout("kmb_break", KmbBreak)
+SPAN: Final = Layout("kmb_span", KmbSpan)
+PUT_BACK: Final = Layout("kmb_put_back", KmbPutBack)
 PIECE: Final = Layout("kmb_piece", KmbPiece)
 ARM: Final = Layout("kmb_arm", KmbArm)
 FIRE: Final = Layout("kmb_fire", KmbFire)
@@ -851,6 +875,7 @@ KMB_CONTROL: Final = _ioc(_READ | _WRITE, 12, KMB_HOLD.size)
 KMB_POKE: Final = _ioc(_WRITE, 13, POKE.size)
 KMB_BREAK: Final = _ioc(_WRITE, 14, BREAK.size)
 KMB_RESUME: Final = _ioc(_READ | _WRITE, 15, RESUME.size)
+KMB_PUT_BACK: Final = _ioc(_READ | _WRITE, 16, PUT_BACK.size)
 KMB_SUCCESSOR: Final = _ioc(_WRITE, 24, 4)
 KMB_ARM: Final = _ioc(_WRITE, 28, ARM.size)
 KMB_DISARM: Final = _ioc(_WRITE, 29, 4)

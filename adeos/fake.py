@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from adeos import abi
 from adeos.abi import KmbCpu, Range, RootInfo
+from adeos.copying import move, same
 from adeos.errors import FenceError, HeldError, OwnerError, ParkedError, PlacementError
 from adeos.fake_agent import FakeVnode
 from adeos.fake_fire import FakeFires
@@ -297,14 +298,32 @@ class FakeMachine(FakeFires, FakeRoot):
             self.vnodes[vnode].on_ipi(vector)
 
     def clear(self, base: int, size: int) -> None:
-        wanted = Range(base, size)
+        self._idle(Range(base, size))
+        self.view(base, size, writable=True)[:] = bytes(size)
+
+    def put_back(self, region: Range, image: Range, spans: bytes) -> int:
+        if region.overlaps(image) or not 0 < len(spans) <= abi.KMB_MAX_SPANS * abi.SPAN.size:
+            raise PlacementError(f"{region} cannot be filled with these pages")
+        to, source = self.view(*region, writable=True), self.view(*image, writable=True)
+        self._idle(region)
+        written = 0
+        for at in range(0, len(spans), abi.SPAN.size):
+            span = abi.SPAN.unpack(spans, at)
+            for page in range(0, span.size, _PAGE):
+                where = span.to + page, source, span.source + page, _PAGE
+                if not same(to, *where):
+                    move(to, *where)
+                    written += 1
+        return written
+
+    def _idle(self, memory: Range) -> None:
+        """Nobody runs there, and what was armed there is none any more.  PlacementError."""
         for binding in self._bound.values():
             if binding.started and (
-                binding.region.overlaps(wanted) or binding.slot.overlaps(wanted)
+                binding.region.overlaps(memory) or binding.slot.overlaps(memory)
             ):
-                raise PlacementError(f"{wanted} is memory of vnode {binding.vnode}, which runs")
-        self.drop_armings(wanted)
-        self.view(base, size, writable=True)[:] = bytes(size)
+                raise PlacementError(f"{memory} is memory of vnode {binding.vnode}, which runs")
+        self.drop_armings(memory)
 
     def fileno(self) -> int:
         return self._eventfd

@@ -115,6 +115,11 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
         errno.EBADMSG: (PlacementError, "has pieces that are not of their digest", ""),
         errno.EBUSY: (PlacementError, "region is taken, or a fire of it is not settled", _LOG),
     },
+    abi.KMB_PUT_BACK: {
+        errno.EINVAL: (PlacementError, "cannot be filled with these pages", ""),
+        errno.EPERM: (PlacementError, "or its image is not given to vnodes", ""),
+        errno.EBUSY: (PlacementError, "is of a running vnode, or being cleared", "park it first"),
+    },
     abi.KMB_CLEAR: {
         errno.EINVAL: (PlacementError, "memory to clear is not aligned to 4 KiB", ""),
         errno.EPERM: (PlacementError, "memory to clear is not given to vnodes", ""),
@@ -313,6 +318,14 @@ class KmbMachine:
     def clear(self, base: int, size: int) -> None:
         buffer = bytearray(abi.RANGE.pack(Range(base, size)))
         self._ioctl(abi.KMB_CLEAR, buffer, f"{size:#x} bytes at {base:#x}:")
+
+    def put_back(self, region: Range, image: Range, spans: bytes) -> int:
+        kept = array.array("B", spans)
+        address, size = kept.buffer_info()
+        request = abi.KmbPutBack(*region, *image, address, size // abi.SPAN.size)
+        buffer = bytearray(abi.PUT_BACK.pack(request))
+        self._ioctl(abi.KMB_PUT_BACK, buffer, f"{region}:")
+        return int(abi.PUT_BACK.unpack(buffer).written)
 
     def fileno(self) -> int:
         return self._fd

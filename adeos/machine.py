@@ -207,6 +207,14 @@ class Machine(Protocol):
         """Fill given memory of no running vnode with zeros."""
         ...
 
+    def put_back(self, region: Range, image: Range, spans: bytes) -> int:
+        """Write the pages that differ from those in an image; how many.  PlacementError.
+
+        The region is of no running vnode, the image in other memory that is given to vnodes.
+        `spans`: an array of struct kmb_span.
+        """
+        ...
+
     def fileno(self) -> int:
         """Readable when a portal has rung; -1 where nothing tells."""
         ...

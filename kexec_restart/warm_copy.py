@@ -11,22 +11,17 @@ from collections.abc import Iterator
 
 from adeos.abi import Range
 from adeos.copying import move, same
-from kexec_restart.warm_image import PAGE, Place, WarmImage
+from adeos.machine import Machine
+from kexec_restart.warm_image import WarmImage
 
 
-def put_back(image: WarmImage, region: memoryview, slot: memoryview | None) -> int:
-    """Write the pages that differ; how many.
-
-    Without a slot that is left alone: all regions of a vnode share it.
+def put_back(machine: Machine, image: WarmImage, place: Range) -> int:
+    """Write the region's pages that differ; how many.  `place`: where the image lies.
 
     Writing a page costs more than comparing it: under emulation its translated code is lost.
+    The slot is left alone: all regions of a vnode share it.
     """
-    written = 0
-    for place in image.places():
-        memory = slot if place.slot else region
-        if memory is not None and not same(memory, place.offset, image.view, place.at, place.size):
-            written += _write_differing(image, memory, place)
-    return written
+    return machine.put_back(image.identity.region, place, image.spans)
 
 
 def unused(image: WarmImage) -> Iterator[Range]:
@@ -56,12 +51,3 @@ def put_back_slot(image: WarmImage, slot: memoryview) -> None:
     """The low slot alone."""
     for place in image.slot_places():
         move(slot, place.offset, image.view, place.at, place.size)
-
-
-def _write_differing(image: WarmImage, memory: memoryview, place: Place) -> int:
-    written = 0
-    for at in range(0, place.size, PAGE):
-        if not same(memory, place.offset + at, image.view, place.at + at, PAGE):
-            move(memory, place.offset + at, image.view, place.at + at, PAGE)
-            written += 1
-    return written

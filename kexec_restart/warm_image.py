@@ -29,6 +29,7 @@ GROUP: Final = 0x10000
 MAGIC: Final = b"VNDWARM1"
 _HEAD: Final = struct.Struct("<8sIIQQQQ16I32sQQQQQQQ32s")
 _RUN: Final = struct.Struct("<II")
+_SPAN: Final = struct.Struct("<" + abi.SPAN.format)  # without a KmbSpan for each
 _BRIDGE: Final = (abi.VN_OFF_BRIDGE // PAGE, abi.VN_OFF_RAM // PAGE)
 _SLOT_FIRST: Final = abi.VN_SLOT_PAGE_TABLES // PAGE
 """Before it lies kmb.ko's trampoline."""
@@ -111,6 +112,8 @@ class WarmImage:
         self.ngroups = _groups(self.npages)
         self.data = _data_at(len(runs), self.ngroups)
         self._sums = _HEAD.size + len(runs) * _RUN.size
+        self.spans = self._spans()
+        """Where the region's pages lie in the image, for Machine.put_back."""
 
     @property
     def size(self) -> int:
@@ -198,6 +201,15 @@ class WarmImage:
             for done in range(0, size, GROUP):
                 yield Place(in_slot, offset + done, at + done, min(GROUP, size - done))
             at += size
+
+    def _spans(self) -> bytes:
+        spans, at, border = bytearray(), self.data, self.identity.region.size
+        for run in self.runs:
+            start, size = run.first * PAGE, run.pages * PAGE
+            if start < border:
+                spans += _SPAN.pack(start, at, size)
+            at += size
+        return bytes(spans)
 
     def slot_places(self) -> Iterator[Place]:
         """The parts that belong in the slot."""

@@ -138,11 +138,9 @@ class Warm:
             image.verify()
         view = self.machine.view
         slot = view(image.identity.slot.base, image.identity.slot.size, writable=True)
-        if way is abi.Way.STANDBY:
-            put_back_slot(image, slot)
-        else:
-            region = view(kept.region.base, kept.region.size, writable=True)
-            put_back(image, region, slot)
+        put_back_slot(image, slot)
+        if way is not abi.Way.STANDBY:
+            put_back(self.machine, image, kept.place)
         kept.checked = kept.intact = False
         loader.rejoin(self.machine, placement_of(unit, incarnation))
 
@@ -229,8 +227,7 @@ class Warm:
         image.check_header(image.identity)
         image.verify()
         kept.checked = True
-        region = self.machine.view(kept.region.base, kept.region.size, writable=True)
-        put_back(image, region, None)
+        put_back(self.machine, image, kept.place)
         for gap in unused(image):
             self.machine.clear(gap.base, gap.size)
 

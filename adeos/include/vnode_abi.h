@@ -837,6 +837,44 @@ struct kmb_range {
 	__u64 size;
 };
 
+/**
+ * struct kmb_span - pages of KMB_PUT_BACK
+ * @to: offset in the region
+ * @source: offset in the image
+ * @size: bytes; all three 4 KiB aligned
+ */
+struct kmb_span {
+	__u64 to;
+	__u64 source;
+	__u64 size;
+};
+
+#define KMB_MAX_SPANS		0x40000
+
+/**
+ * struct kmb_put_back - KMB_PUT_BACK: pages of an image into the region they were taken from
+ * @to_base: granted memory of no running vnode, 4 KiB aligned
+ * @to_size: bytes
+ * @from_base: granted memory apart from that, 4 KiB aligned
+ * @from_size: bytes
+ * @spans: user address of an array of struct kmb_span
+ * @nspans: 1..KMB_MAX_SPANS
+ * @reserved: 0
+ * @written: (in) 0, (out) pages that were not the same already and were written
+ *
+ * Not atomic: after an error some pages are written and some are not.
+ */
+struct kmb_put_back {
+	__u64 to_base;
+	__u64 to_size;
+	__u64 from_base;
+	__u64 from_size;
+	__u64 spans;
+	__u32 nspans;
+	__u32 reserved;
+	__u64 written;
+};
+
 #define KMB_LEASE_MAX_MS	60000
 #define KMB_LEASE_RENEW		0x80000000	/* with lease_ms: -ETIME when it is over */
 
@@ -1079,6 +1117,7 @@ struct kmb_event {
 #define KMB_POKE	_IOW(KMB_IOC, 13, struct kmb_poke)
 #define KMB_BREAK	_IOW(KMB_IOC, 14, struct kmb_break)
 #define KMB_RESUME	_IOWR(KMB_IOC, 15, struct kmb_resume)
+#define KMB_PUT_BACK	_IOWR(KMB_IOC, 16, struct kmb_put_back)
 /* The vnode that may read the root's memory and watches it, 0 = none: while it
  * runs, a panic of the root leaves the machine as it is, whatever panic= says. */
 #define KMB_SUCCESSOR	_IOW(KMB_IOC, 24, __u32)

@@ -210,6 +210,21 @@ static long clear_memory(struct file *file, void __user *p)
 	return kmb_is_owner(file) ? kmb_clear(&range) : -EACCES;
 }
 
+static long put_back(struct file *file, void __user *p)
+{
+	struct kmb_put_back request;
+	long rc;
+
+	if (copy_from_user(&request, p, sizeof(request)))
+		return -EFAULT;
+	if (!kmb_is_owner(file))
+		return -EACCES;
+	rc = kmb_put_back(&request);
+	if (!rc && copy_to_user(p, &request, sizeof(request)))
+		rc = -EFAULT;
+	return rc;
+}
+
 static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
 {
 	void __user *p = (void __user *)arg;
@@ -220,6 +235,8 @@ static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
 	switch (number) {
 	case KMB_CLEAR:
 		return clear_memory(file, p);
+	case KMB_PUT_BACK:
+		return put_back(file, p);
 	case KMB_ARM:
 		return kmb_arm(file, p);
 	case KMB_FIRE:

@@ -106,9 +106,10 @@ void kmb_control_query(struct kmb_bind *bind);
 void kmb_control_drop(struct kmb_vnode *v);
 void kmb_control_closed(const struct file *file);
 
-/* clear.c: zeroing memory without holding kmb_lock */
+/* bulk.c: writing much memory without holding kmb_lock */
 int kmb_clear(const struct kmb_range *range);
-bool kmb_clear_busy(u64 base, u64 size);
+int kmb_put_back(struct kmb_put_back *p);
+bool kmb_bulk_busy(u64 base, u64 size);
 
 /* startup.c: INIT, SIPI and the trampoline */
 int kmb_startup_park(struct kmb_vnode *v, u32 timeout_ms, u32 *parked, u64 *tsc);

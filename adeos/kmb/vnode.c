@@ -230,8 +230,8 @@ int kmb_vnode_query(struct kmb_bind *b)
 
 static bool may_start(const struct kmb_vnode *v)
 {
-	return all_parked(v) && !kmb_clear_busy(v->region_base, v->region_size) &&
-	       !kmb_clear_busy(v->slot_base, v->slot_size);
+	return all_parked(v) && !kmb_bulk_busy(v->region_base, v->region_size) &&
+	       !kmb_bulk_busy(v->slot_base, v->slot_size);
 }
 
 /* Page tables that the CPU reaches from real mode: in the slot, behind the trampoline. */

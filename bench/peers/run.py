@@ -20,9 +20,9 @@ from bench.peers.table import Column, Contender, Line, NotHere, Table, Take
 
 TROUBLE = (RuntimeError, OSError, EOFError, subprocess.SubprocessError, ValueError, LookupError)
 RESTART = [
-    Column("safe", "dump safe, s"),
+    Column("safe", "dump safe, s", 3),
     Column("file", "dump a file, s"),
-    Column("running", "running again, s"),
+    Column("running", "running again, s", 3),
     Column("MiB", "stored MiB", 0),
 ]
 PROCESS = [
@@ -102,8 +102,8 @@ def restarts(plan: Plan) -> Iterator[Table]:
         for size in plan.sizes:
 
             def ours(mode: str, size: int = size) -> Take:
-                if size > greatest or (mode == "hold" and size == greatest and not spare):
-                    need = vnode.ROOT + vnode.pool_for(size, 1 + (mode == "hold")) + vnode.OTHERS
+                if size > greatest or (mode != "copy" and size == greatest and not spare):
+                    need = vnode.ROOT + vnode.pool_for(size, 1 + (mode != "copy")) + vnode.OTHERS
                     raise NotHere(f"{need >> 30} GiB of free memory are wanted for it")
                 if isinstance(box, vnode.Box):
                     return vnode.measure(box, size, mode)
@@ -120,6 +120,7 @@ def restarts(plan: Plan) -> Iterator[Table]:
 
             contenders = [
                 Contender("ours", vnode.NAMES["hold"], partial(ours, "hold")),
+                Contender("ours", vnode.NAMES["standby"], partial(ours, "standby")),
                 Contender("ours", vnode.NAMES["copy"], partial(ours, "copy")),
                 Contender("libvirt", libvirt.NAME, by_libvirt),
                 Contender("qemu", by_qmp.NAME, partial(in_guest, by_qmp.measure)),

@@ -32,7 +32,8 @@ ten times slower than on a machine. That is to our disadvantage in *safe* and *f
 advantage: a vnode has no firmware, serial port or PCI bus to get through, and the box has a CPU
 for the root beside the vnode's, as libvirt has the host's second core. What either way shares is
 the boot of the kernel, the greater part of *running again*: compare *running again* less *dump
-safe* to have it apart, and *dump safe* for what the tools do.
+safe* to have it apart, and *dump safe* for what the tools do. A [standby](warm-restart.md) does not
+boot: it was frozen before, in the spare region, and repeats what it knew then.
 
 The region kept as the dump is safe from the restart but lies in RAM until the file is written; a
 power cut takes it. Ours and kdump's leave out zero pages or more; libvirt and QEMU write all of

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from box.errors import BoxError
 
 NAMES = {
     "hold": "**ours**, the region kept as the dump, successor in a spare one",
+    "standby": "**ours**, the same, the successor frozen after its boot and resumed",
     "copy": "**ours**, the region copied to the disk first",
 }
 CONFIG = "/etc/vnode-debug/bench.toml"
@@ -46,10 +48,11 @@ def toml(pool: int, kernel: str, module: str, mebibytes: int, mode: str) -> str:
     ranges = ", ".join(f'"{one}"' for one in (layout.LOW_POOL, high(pool)))
     return (
         f'[machine]\nmemory = [{ranges}]\nlow = "{layout.SLOTS}"\ncpus = [1]\n'
-        f'module = "{module}"\n[watch]\nhold = {str(mode == "hold").lower()}\n[dumps]\ncount = 1\n'
+        f'module = "{module}"\n[watch]\nhold = {str(mode != "copy").lower()}\n[dumps]\ncount = 1\n'
         + layout.vnode_toml(1, "bench", [1], mebibytes, f"/boot/vmlinuz-{kernel}", layout.INITRD)
         + layout.WATCH
         + layout.RESTART
+        + ('strategy = "standby"\n' if mode == "standby" else "")
     )
 
 
@@ -73,21 +76,34 @@ class Box:
         return done.stdout
 
     def use(self, mebibytes: int, mode: str) -> None:
-        """Runs the vnode of that size; a change of mode alone is a reload."""
-        if self._now == (mebibytes, mode):
+        """Runs the vnode of that size; between hold and copy a reload is enough."""
+        before, self._now = self._now, (mebibytes, mode)
+        if before == self._now:
             return
         module = f"{layout.TREE}/build/modules/{self._kernel}/kmb.ko"
         text = toml(self._pool, self._kernel, module, mebibytes, mode)
-        if self._now and self._now[0] == mebibytes:
+        if before and before[0] == mebibytes and "standby" not in (before[1], mode):
             self.run("sh", "-c", f"cat >{CONFIG}", stdin=text)
             self.run("vnode-debug", "reload")
         else:
             self.run("sh", "-c", "vnode-debug down --timeout 60 || true")
-            if not self._now:  # it was loaded with the box's own memory
+            if not before:  # it was loaded with the box's own memory
                 self.run("sh", "-c", "rmmod kmb || true")
             self.run("sh", "-c", f"cat >{CONFIG}", stdin=text)
             self.run("vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "200")
-        self._now = (mebibytes, mode)
+        if mode == "standby":
+            self._wait_for_standby()
+
+    def _wait_for_standby(self) -> None:
+        """Until it has booted twice and the first of them stands by."""
+        end = time.monotonic() + UNTIL_S
+        while time.monotonic() < end:
+            images = json.loads(self.run("vnode-debug", "images", "1", "--json"))
+            if {one["role"] for one in images} == {"standby", "running"}:
+                time.sleep(5)  # what is done in idle time
+                return
+            time.sleep(1)
+        raise RuntimeError(f"no standby after {UNTIL_S} s")
 
     def stop(self) -> None:
         machine.monitor("stop")
@@ -133,8 +149,10 @@ def measure(box: Box, mebibytes: int, mode: str) -> Take:
         box.use(mebibytes, mode)
         words = ("inject", "1", "panic", "--wait", "--timeout", str(UNTIL_S), "--json")
         incident = json.loads(box.run("vnode-debug", *words, timeout=UNTIL_S + 60))[0]
-        if incident["dump"]["mode"] != mode or incident["dump"]["state"] != "done":
-            raise RuntimeError(f"the dump was {incident['dump']}, not {mode}")
+        dump, way = incident["dump"], incident["restart"]
+        wanted = "copy" if mode == "copy" else "hold"
+        if (dump["mode"], dump["state"], way == "standby") != (wanted, "done", mode == "standby"):
+            raise RuntimeError(f"the dump was {dump}, the restart {way}, not {mode}")
         return take(incident, float(box.run("stat", "-c", "%.9Y", incident["dump"]["path"])))
     finally:
         box.stop()

@@ -5,7 +5,9 @@ python3 kmb_session.py KERNEL INITRD CPU[,CPU...]
 """
 
 import json
+import os
 import select
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -171,6 +173,7 @@ def refusals(machine: KmbMachine, binding: Binding) -> list[tuple[str, str]]:
     """What the device says to requests that it must refuse: error class and text of each."""
     region, slot = binding.region, binding.slot
     observer = KmbMachine()
+    other = _elsewhere(machine, binding)[0]
     calls: list[Callable[[], object]] = [
         lambda: machine.nmi(VNODE, 0),
         lambda: machine.view(0x1000000, 4096),
@@ -187,15 +190,46 @@ def refusals(machine: KmbMachine, binding: Binding) -> list[tuple[str, str]]:
         lambda: machine.resume(VNODE + 1, cr3=region.base, entry=KERNEL, cr4=0x20),
         lambda: machine.park(VNODE, 5000),
         lambda: machine.clear(0, 4096),
+        lambda: machine.put_back(Range(0x1000000, 4096), region, _span(0, 0, 4096)),
+        lambda: machine.put_back(region, Range(0x1000000, 4096), _span(0, 0, 4096)),
+        lambda: machine.put_back(region, region, _span(0, 0, 4096)),
+        lambda: machine.put_back(region, other, b""),
+        lambda: machine.put_back(region, other, _span(0, 1, 4096)),
+        lambda: machine.put_back(region, other, _span(-4096, 0, 8192)),
+        lambda: machine.put_back(region, other, _span(0, region.size, 4096)),
         lambda: machine.unbind(VNODE + 1),
         lambda: KmbMachine(writable=True).claim(),
         observer.claim,
         lambda: observer.park(VNODE),
+        lambda: observer.put_back(region, other, _span(0, 0, 4096)),
         lambda: observer.view(region.base, 4096, writable=True),
     ]
     said = [_said(call) for call in calls]
     observer.close()
     return said
+
+
+def put_back(machine: KmbMachine, binding: Binding) -> dict[str, object]:
+    """Pages of the parked vnode's region, damaged in two places, out of an image of them."""
+    pages = 512
+    image = _elsewhere(machine, binding)[0]
+    region = machine.view(*binding.region, writable=True)[: (pages + 1) * 4096]
+    copy = machine.view(*image, writable=True)
+    before = os.urandom(len(region))
+    region[:] = before
+    copy[4096 : 4096 + len(before)] = before  # a page further on
+    region[5 * 4096 + 7] ^= 1
+    region[pages * 4096 - 1] ^= 1
+    region[pages * 4096] ^= 1  # behind the last span
+    spans = _span(0, 4096, 4096) + _span(2 * 4096, 3 * 4096, (pages - 2) * 4096)
+    counts = [machine.put_back(binding.region, image, spans) for _ in range(2)]
+    behind = pages * 4096
+    same = bytes(region[:behind]) == before[:behind]
+    return {"counts": counts, "same": same, "behind": region[behind] ^ before[behind]}
+
+
+def _span(to: int, source: int, size: int) -> bytes:
+    return struct.pack("<3Q", to % (1 << 64), source, size)
 
 
 def _said(call: Callable[[], object]) -> tuple[str, str]:
@@ -231,12 +265,17 @@ def main(kernel: str, initrd: str, cpus: str) -> None:
     try:
         lives = [life(machine, image, binding, n) for n in (1, 2)]
         said = refusals(machine, binding)
+        pages = put_back(machine, binding)
     finally:
         machine.park(VNODE)
         machine.unbind(VNODE)
     retries = int((PARAMETERS / "start_retries").read_text()) - retries
     left = machine.query(VNODE)
-    print(json.dumps({"lives": lives, "refusals": said, "left": left, "retries": retries}))
+    print(
+        json.dumps(
+            {"lives": lives, "refusals": said, "left": left, "retries": retries, "pages": pages}
+        )
+    )
     machine.close()
 
 

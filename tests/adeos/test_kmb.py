@@ -27,9 +27,13 @@ REFUSED = [
     ("PlacementError", "is not bound"),
     ("PlacementError", "1..1000 ms"),
     ("PlacementError", "not given to vnodes"),
+    ("PlacementError", "not given to vnodes"),
+    ("PlacementError", "not given to vnodes"),
+    *[("PlacementError", "cannot be filled with these pages")] * 5,
     ("PlacementError", "is not bound"),
     ("OwnerError", "another process owns the machine"),
     ("OwnerError", "opened as an observer"),
+    ("OwnerError", "does not own the machine"),
     ("OwnerError", "does not own the machine"),
     ("OwnerError", "only the owner maps memory writable"),
 ]
@@ -82,5 +86,6 @@ def test_a_vnode_lives_panics_and_lives_again(box, flavour, cpus):
         assert control["holders"] == [True, 0, 0]
     for (kind, text), (expected, words) in zip(told["refusals"], REFUSED, strict=True):
         assert kind == expected and words in text and "\n" not in text, text
+    assert told["pages"] == {"counts": [2, 0], "same": True, "behind": 1}
     assert told["left"] is None
     assert told["retries"] >= 1  # a CPU that missed its SIPI

@@ -144,7 +144,7 @@ def test_the_size_of_the_box_follows_the_free_memory(free: int, found: tuple[int
     assert vnode.affordable([256, 1024, 4096], free * GIB) == found
 
 
-@pytest.mark.parametrize("mode", ["hold", "copy"])
+@pytest.mark.parametrize("mode", vnode.NAMES)
 def test_the_config_of_the_box_is_one(mode: str, tmp_path: Path) -> None:
     for name in ("kernel", "initrd", "kmb.ko"):
         (tmp_path / name).write_bytes(b"")
@@ -153,7 +153,8 @@ def test_the_config_of_the_box_is_one(mode: str, tmp_path: Path) -> None:
     text = text.replace("/boot/vmlinuz-6.1", "kernel").replace(vnode.layout.INITRD, "initrd")
     path.write_text(text)
     found = config.load(path)
-    assert found.watch.hold is (mode == "hold")
+    assert found.watch.hold is (mode != "copy")
+    assert (found.vnode[0].restart.strategy == "standby") is (mode == "standby")
     assert found.vnode[0].span.size == 4 * GIB
 
 

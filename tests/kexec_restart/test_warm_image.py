@@ -9,10 +9,12 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.errors import WarmImageError
+from adeos.fake import FakeMachine
 from kexec_restart.warm_copy import put_back, put_back_slot, unused
 from kexec_restart.warm_image import PAGE, Identity, Resume, Run, WarmImage, runs_in_use, size_of
 
-REGION = Range(0x40000000, 64 << 20)
+REGION = Range(0x20200000, 64 << 20)
+PLACE = Range(REGION.end, 2 << 20)
 SLOT = Range(0x10000, 0x20000)
 IDENTITY = Identity(2, REGION, SLOT, (2, 3), hashlib.sha256(b"kernel").digest())
 RESUME = Resume(0x11000, 0xFFFFFFFFC0463BC0, 0x20, 1234, 5678)
@@ -27,20 +29,28 @@ def free_map(used=USED):
 
 
 @pytest.fixture
-def memory():
-    """Region and slot with content that tells pages apart, free pages too."""
-    chance = random.Random(6)
-    region, slot = bytearray(REGION.size), bytearray(SLOT.size)
-    for page in (*USED, 0x600, 0x2000):
-        region[page * PAGE : (page + 1) * PAGE] = chance.randbytes(PAGE)
-    slot[:] = chance.randbytes(SLOT.size)
-    return memoryview(region), memoryview(slot)
+def machine():
+    machine = FakeMachine()
+    machine.claim()
+    yield machine
+    machine.close()
 
 
 @pytest.fixture
-def image(memory):
+def memory(machine):
+    """Region and slot with content that tells pages apart, free pages too."""
+    chance = random.Random(6)
+    region, slot = machine.raw(*REGION), machine.raw(*SLOT)
+    for page in (*USED, 0x600, 0x2000):
+        region[page * PAGE : (page + 1) * PAGE] = chance.randbytes(PAGE)
+    slot[:] = chance.randbytes(SLOT.size)
+    return region, slot
+
+
+@pytest.fixture
+def image(machine, memory):
     runs = runs_in_use(free_map(), REGION, SLOT)
-    view = memoryview(bytearray(size_of(runs) + PAGE))
+    view = machine.raw(*PLACE)[: size_of(runs) + PAGE]
     return WarmImage.capture(view, IDENTITY, RESUME, runs, *memory)
 
 
@@ -78,12 +88,14 @@ def test_what_is_not_in_an_image_is_told_by_address(image):
     assert sum(gap.size for gap in gaps) + kept == REGION.size
 
 
-def test_put_back_heals_a_region_filled_with_ff(image, memory):
+def test_put_back_heals_a_region_filled_with_ff(machine, image, memory):
     region, slot = memory
     before = bytes(region), bytes(slot)
     region[:] = b"\xff" * len(region)
     slot[:] = b"\xff" * len(slot)
-    assert put_back(image, region, slot) == image.npages
+    pages_of_slot = SLOT.size // PAGE - 1
+    assert put_back(machine, image, PLACE) == image.npages - pages_of_slot
+    put_back_slot(image, slot)
     for page in set(USED) - {0x90, 0xFF}:
         at = slice(page * PAGE, (page + 1) * PAGE)
         assert region[at] == before[0][at], hex(page)
@@ -91,25 +103,25 @@ def test_put_back_heals_a_region_filled_with_ff(image, memory):
     assert bytes(slot[:PAGE]) == b"\xff" * PAGE  # kmb.ko's
     bridge = slice(abi.VN_OFF_BRIDGE, abi.VN_OFF_RAM)
     assert bytes(region[bridge]) == b"\xff" * 0x70000
-    assert put_back(image, region, slot) == 0
+    assert put_back(machine, image, PLACE) == 0
 
 
-def test_only_pages_that_differ_are_written(image, memory):
-    region, slot = memory
+def test_only_pages_that_differ_are_written(machine, image, memory):
+    region, _ = memory
     region[0x510 * PAGE + 5] ^= 1
-    slot[9 * PAGE] ^= 1
-    assert put_back(image, region, slot) == 2
-    assert put_back(image, region, slot) == 0
+    region[0x3FFF * PAGE + PAGE - 1] ^= 1
+    assert put_back(machine, image, PLACE) == 2
+    assert put_back(machine, image, PLACE) == 0
 
 
-def test_put_back_of_the_slot_alone(image, memory):
+def test_put_back_of_the_slot_alone(machine, image, memory):
     region, slot = memory
     before = bytes(slot)
     region[0x510 * PAGE] ^= 1
     slot[PAGE:] = bytes(len(slot) - PAGE)
     put_back_slot(image, slot)
     assert bytes(slot) == before
-    assert put_back(image, region, slot) == 1
+    assert put_back(machine, image, PLACE) == 1
 
 
 def test_damage_at_500_random_places_is_always_found(image):

@@ -175,6 +175,7 @@ def test_a_standby_is_made_anew_after_the_images_were_dropped(make_rig, rig_tool
     ready(rig, 1)
     ready(rig, 2)
     rig.until(lambda: set(images(rig)) == {"running", "standby"}, "two images")
+    frozen(rig)
     written.set()
     crash(rig)
     rig.until(lambda: set(images(rig)) == {"running", "standby"}, "two images again")
