@@ -10,6 +10,7 @@ failure event of its action: a bug here must not leave a vnode in limbo.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -100,19 +101,47 @@ class Executor:
     async def fence(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Registers first, then INIT and the confirmation of every CPU."""
         assert isinstance(action, actions.Fence)
-        unit.gathered = await self._gather(unit, action.gather)
-        fault = self._refined(unit)
-        for attempt in range(PARK_ATTEMPTS):
+        tsc = await self._park_recorded(unit) if action.gather == "record" else None
+        if tsc is None:
+            unit.gathered = await self._gather(unit, action.gather)
             try:
-                tsc = await urgent.run(lambda: self.machine.park(unit.id, PARK_MS))
-                break
+                tsc = await self._park(unit)
             except FenceError as error:
-                if attempt == PARK_ATTEMPTS - 1:
-                    log.write("error", "fence-failed", vnode=unit.id, what=error)
-                    return events.FenceFailed(action.incarnation, str(error))
+                log.write("error", "fence-failed", vnode=unit.id, what=error)
+                return events.FenceFailed(action.incarnation, str(error))
         unit.stamps["fenced"] = tsc
         unit.watched = None
-        return events.Fenced(action.incarnation, fault)
+        return events.Fenced(action.incarnation, self._refined(unit))
+
+    async def _park_recorded(self, unit: Unit) -> int | None:
+        """Park once the crash record is complete; the TSC, None when it did not come to that.
+
+        In one go: a thread that waits for the record is at work when it is there.
+        """
+        bridge, incarnation = unit.bridge, unit.vnode.incarnation
+        unit.answered = None
+        if bridge is None:
+            return None
+
+        def work() -> int | None:
+            if not registers.wait_for_record(bridge, incarnation):
+                return None
+            return self.machine.park(unit.id, PARK_MS)
+
+        try:
+            tsc = await urgent.run(work)
+        except FenceError:
+            return None
+        if tsc is not None:
+            unit.gathered = "record"
+        return tsc
+
+    async def _park(self, unit: Unit) -> int:
+        """FenceError after some attempts."""
+        for _ in range(PARK_ATTEMPTS - 1):
+            with contextlib.suppress(FenceError):
+                return await urgent.run(lambda: self.machine.park(unit.id, PARK_MS))
+        return await urgent.run(lambda: self.machine.park(unit.id, PARK_MS))
 
     async def probe(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Whether silent CPUs live: they are asked for their registers and given time to beat."""
@@ -178,10 +207,8 @@ class Executor:
         unit.answered = None
         if unit.bridge is None or not how:
             return ""
-        if how == "record":
-            done = await registers.wait_for_record(unit.bridge, unit.vnode.incarnation)
-            if done:
-                return how
+        if how == "record" and record_complete(unit.bridge, unit.vnode.incarnation):
+            return how
         await self.save_registers(unit)
         log.write("info", "registers", vnode=unit.id, answered=len(unit.answered or ()))
         if how == "record" and record_complete(unit.bridge, unit.vnode.incarnation):

@@ -20,6 +20,7 @@ from adeos.machine import Machine
 from watchdog.watch import record_complete
 
 RECORD_WAIT_S = 0.020
+RECORD_POLL_S = 0.0002
 NMI_WAIT_S = 0.020
 POLL_S = 0.001
 POLL_LATE_S = 5 * POLL_S
@@ -73,9 +74,14 @@ class Questions:
             return False
 
 
-async def wait_for_record(bridge: Bridge, incarnation: int) -> bool:
-    """Wait for the crash record to be complete; whether it is."""
-    return await _poll(lambda: record_complete(bridge, incarnation), RECORD_WAIT_S)
+def wait_for_record(bridge: Bridge, incarnation: int) -> bool:
+    """Wait for the crash record to be complete, in a thread; whether it is."""
+    end = time.monotonic() + RECORD_WAIT_S
+    while not record_complete(bridge, incarnation):
+        if time.monotonic() >= end:
+            return record_complete(bridge, incarnation)
+        time.sleep(RECORD_POLL_S)
+    return True
 
 
 async def ask_by_nmi(machine: Machine, bridge: Bridge, vnode: int, ncpus: int) -> tuple[int, ...]:
