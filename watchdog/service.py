@@ -115,7 +115,8 @@ class Service:
             unit.witnesses = self.witnesses(unit)
             unit.strategy = "kmb"
         if vnode.state is State.RUNNING and before.state is State.BOOTING:
-            unit.stamps["running"] = self.machine.tsc()
+            now = self.machine.tsc()
+            unit.stamps["running"] = unit.watched.ready_since(now) if unit.watched else now
             self.spawn(self.executor.prepare(unit))
             self.watch_health(unit)
         if vnode.slots is not before.slots:

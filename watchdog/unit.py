@@ -15,7 +15,7 @@ from adeos.machine import Binding, Machine
 from crashdump.incident import Witness
 from watchdog.actions import Action
 from watchdog.config import VnodeConfig
-from watchdog.detector import Accrual, BootWatch, Detector
+from watchdog.detector import STRIDE, Accrual, BootWatch, Detector
 from watchdog.ledger import Entry
 from watchdog.supervisor import Vnode
 from watchdog.warmth import Warmth
@@ -69,6 +69,11 @@ class Watched:
             return abi.State.NONE
         side = get(view, abi.VN_BR_VNODE, "state")
         return abi.State(side)
+
+    def ready_since(self, now: int) -> int:
+        """TSC of its first user beat, which it stamps itself; `now` where that cannot be true."""
+        beats = self.stamps()[abi.Layer.USER :: STRIDE]
+        return min((tsc for tsc in beats if self.boot.started <= tsc <= now), default=now)
 
 
 @dataclass

@@ -70,6 +70,7 @@ def test_a_thousand_scribbled_bridges() -> None:
                 assert 0 <= fault.fault_tsc <= fault.seen_tsc == now
                 facts = _facts(bridge, fault)
                 assert all(text.isprintable() for text in facts.values() if isinstance(text, str))
+            assert watched.boot.started <= watched.ready_since(now) <= now
             assert due_again(unit, now, event, 50 * KHZ) >= now or watched.detector.due <= now
     assert time.monotonic() - began < 120
     assert Fault("corrupt", 1).crash
@@ -91,6 +92,20 @@ def test_a_running_vnode_scribbles(rig: Rig, seed: int) -> None:
     rig.wait(1, incarnation=2)
     other = rig.wait(2)
     assert (other["incarnation"], other["state"]) == (1, "running")
+
+
+def test_the_first_user_beat_is_stamped_by_the_vnode_where_that_can_be_true() -> None:
+    memory = bytearray(abi.VN_BRIDGE_SIZE)
+    bridge = Bridge(memoryview(memory))
+    config = VnodeConfig(id=1, name="one", kernel="-", cpus=(1, 2), memory="64M")
+    watched = Watched(bridge, config, 1, KHZ, 100)
+    for stamps, since in (((0, 0), 500), ((0, 300), 300), ((200, 300), 200), ((99, 501), 500)):
+        for cpu, stamp in enumerate(stamps):
+            beat = abi.BEAT.unpack(memory, abi.VN_BR_BEATS + cpu * abi.BEAT.size)
+            tsc = (stamp if layer is abi.Layer.USER else 250 for layer in abi.Layer)
+            at = abi.VN_BR_BEATS + cpu * abi.BEAT.size
+            memory[at : at + abi.BEAT.size] = abi.BEAT.pack(beat._replace(tsc=(*tsc, 0)))
+        assert watched.ready_since(500) == since
 
 
 def test_a_storm_of_doorbells_is_limited_and_counted(rig: Rig) -> None:
