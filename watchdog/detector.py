@@ -85,7 +85,7 @@ class Detector:
         *,
         lead: int = 0,
     ) -> None:
-        self.patience = 1
+        self.patience = 1.0
         """Factor on all limits: more than 1 while the vnode boots and while the watcher doubts."""
         self.due = 0
         """No verdict can change by silence before this TSC."""
@@ -150,7 +150,7 @@ class Detector:
                 self.backwards += 1
             if seen[entry] == _NEVER:
                 continue
-            until = seen[entry] + half[entry] * patience
+            until = seen[entry] + int(half[entry] * patience)
             if now > until:
                 late.append(entry)
             elif until < due:
@@ -212,19 +212,22 @@ class OwnPace:
     """The watcher's own ticks: how late this one is, how many were, how far to trust oneself.
 
     After A. Dadgar, J. Phillips, J. Currey, "Lifeguard: Local Health Awareness for More Accurate
-    Failure Detection" (2017).  `period`: lateness allowed; `recovery`: timely time that takes one
-    step of doubt back.  TSC cycles.
+    Failure Detection" (2017), but by how late it was: who was kept from its CPU for 12 ms must not
+    take twice as long to see a hang.  `period`: lateness allowed; `recovery`: timely time that
+    takes one step of doubt back.  TSC cycles.
     """
 
-    MOST = 4
+    MOST = 4.0
     """The most that limits are widened."""
+    STEP = 10
+    """Periods of absence that widen limits by as much as they are."""
 
     def __init__(self, period: int, recovery: int = 0) -> None:
         self.period = period
         self.recovery = recovery or 100 * period
         self.ticks = 0
         self.late = 0
-        self.doubt = 1
+        self.doubt = 1.0
         """Factor on every limit."""
         self._planned: int | None = None
         self._better = 0
@@ -240,11 +243,11 @@ class OwnPace:
         self.ticks += 1
         if gap > self.period:
             self.late += 1
-            self.doubt = min(self.doubt + 1, self.MOST)
+            self.doubt = min(self.doubt + gap / (self.STEP * self.period), self.MOST)
             self._better = now + self.recovery
             return gap
         if self.doubt > 1 and now >= self._better:
-            self.doubt -= 1
+            self.doubt = max(self.doubt - 1, 1.0)
             self._better = now + self.recovery
         return 0
 

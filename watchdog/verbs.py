@@ -54,7 +54,7 @@ async def ping(service: Service, request: Reply, send: Send) -> Reply:
         "pid": os.getpid(),
         "ticks": pace.ticks,
         "late_ticks": pace.late,
-        "doubt": pace.doubt,
+        "doubt": round(pace.doubt, 2),
         "storms": service.storms,
         "tick_us": service.tick_ns / 1000,
         "tick_max_us": service.tick_max_ns / 1000,

@@ -42,7 +42,7 @@ def due_again(unit: Unit, now: int, event: Event | None, rest: int) -> int:
     return watched.detector.due or now + rest
 
 
-def look(unit: Unit, now: int, rung: int = 0, doubt: int = 1) -> Event | None:
+def look(unit: Unit, now: int, rung: int = 0, doubt: float = 1) -> Event | None:
     """What has become of a live vnode; None when nothing has.
 
     `now`: TSC; `rung`: TSC of the portal's interrupt when one caused the look; `doubt`: factor on

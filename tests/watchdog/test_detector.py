@@ -149,9 +149,10 @@ def test_a_planned_rest_is_no_absence() -> None:
 
 def test_late_ticks_widen_the_limits_for_a_while() -> None:
     pace = OwnPace(PERIOD, recovery=1000)
+    step = OwnPace.STEP * PERIOD
     for late in range(6):
         pace.plan(0)
-        assert pace.tick(100) == 100
+        assert pace.tick(step) == step
         assert pace.doubt == min(late + 2, OwnPace.MOST)
     assert pace.late == 6
     doubts = []
@@ -161,6 +162,19 @@ def test_late_ticks_widen_the_limits_for_a_while() -> None:
         doubts.append(pace.doubt)
     assert doubts == sorted(doubts, reverse=True)
     assert doubts[0] == 4 and doubts[10] == 3 and doubts[-1] == 1
+
+
+def test_a_tick_that_was_a_little_late_widens_them_a_little() -> None:
+    pace = OwnPace(PERIOD, recovery=1000)
+    pace.plan(0)
+    pace.tick(PERIOD)
+    assert pace.doubt == 1  # that is no absence
+    pace.plan(0)
+    pace.tick(2 * PERIOD)
+    assert pace.doubt == pytest.approx(1.2)
+    pace.plan(2000)
+    pace.tick(2000)
+    assert pace.doubt == 1
 
 
 @pytest.mark.parametrize("layer", range(3))
