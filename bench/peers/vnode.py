@@ -147,6 +147,7 @@ def measure(box: Box, mebibytes: int, mode: str) -> Take:
     box.go_on()
     try:
         box.use(mebibytes, mode)
+        time.sleep(2 + mebibytes / 512)  # the last take's region is cleared: it is the spare one
         words = ("inject", "1", "panic", "--wait", "--timeout", str(UNTIL_S), "--json")
         incident = json.loads(box.run("vnode-debug", *words, timeout=UNTIL_S + 60))[0]
         dump, way = incident["dump"], incident["restart"]
