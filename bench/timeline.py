@@ -25,8 +25,8 @@ from typing import Any
 from bench.incidents import fail, steps, verb
 
 FAULTS = ("panic", "irqhang")
-SETTLE_S = 3.0
-"""Between two faults: in it the region that the next successor uses is prepared."""
+SETTLE_S = 8.0
+"""After an incident's dump is written: in it the region is cleared and the next start prepared."""
 SUMS = {
     "panic": (("reported", "started"), ("fault", "running")),
     "irqhang": (("seen", "started"), ("fault", "running")),
@@ -87,7 +87,11 @@ def main() -> None:
             print(f"{turn + 1}: {fault} of vnode {vnode}", file=sys.stderr, flush=True)
             time.sleep(SETTLE_S)
     low, high = min(loads), max(loads)
-    print(PAGE.format(cpus=os.cpu_count(), load=f"{low:.1f} to {high:.1f}", n=options.n))
+    print(
+        PAGE.format(
+            cpus=os.cpu_count(), load=f"{low:.1f} to {high:.1f}", n=options.n, settle=SETTLE_S
+        )
+    )
     for (fault, vnode), incidents in sorted(found.items()):
         print(table(f"{fault}, {known.get(vnode, 0)} MiB", incidents, SUMS[fault]))
 
@@ -100,8 +104,8 @@ wrote this page: vnodes made to fail again and again, the times out of their inc
 (`vnode-debug incidents --json`; [incidents.md](incidents.md) names the stages). `started` is the
 successor's SIPI, `running` its first user beat. A hang's fault is its last beat; it is seen three
 periods (30 ms) before the limit of `[vnode.watch]` (500 ms in the box), `seen -> fenced` holds the
-probe that proves it. Where the last region is still being written out or cleared, the next one is
-not prepared yet, and `captured -> started` takes longer.
+probe that proves it. A fault comes {settle:g} s after the last dump was written: a vnode that fails
+while its last region is still being written out or cleared finds nothing prepared and takes longer.
 
 The machine was the box (QEMU, everything emulated) on a host of {cpus} cores, whose load, that of
 the box itself included, was {load}.

@@ -153,7 +153,7 @@ def measure(box: Box, mebibytes: int, mode: str) -> Take:
         dump, way = incident["dump"], incident["restart"]
         wanted = "copy" if mode == "copy" else "hold"
         if (dump["mode"], dump["state"], way == "standby") != (wanted, "done", mode == "standby"):
-            raise RuntimeError(f"the dump was {dump}, the restart {way}, not {mode}")
+            raise RuntimeError(f"{dump['mode']}, {dump['state']}, restarted by {way}")
         return take(incident, float(box.run("stat", "-c", "%.9Y", incident["dump"]["path"])))
     finally:
         box.stop()
