@@ -37,7 +37,7 @@ from adeos.errors import BridgeError
 from adeos.machine import Machine
 from crashdump import incident as records
 from crashdump import vmcore
-from crashdump.errors import CrashdumpError, DiskFull, LimitExceeded, SourceLost
+from crashdump.errors import CrashdumpError, DiskFull, SourceLost
 from crashdump.facts import Segment
 from crashdump.facts import find as find_facts
 from crashdump.files import replace_file
@@ -98,14 +98,13 @@ def hold(
     slot: Range,
     *,
     vmcoreinfo_pa: int = 0,
-    limit: int = 0,
 ) -> Incident:
     """Declares ``region`` the dump: nobody may use it before the dump is finished.
 
     :param low: the slot's RAM, as :func:`low_memory` gave it before the successor started.
     """
     extents = (_save_slot(store, number, low, slot), Extent(region.base, region.size))
-    dump = _dump(DumpState.HELD, DumpMode.HOLD, extents, vmcoreinfo_pa, limit)
+    dump = _dump(DumpState.HELD, DumpMode.HOLD, extents, vmcoreinfo_pa)
     return store.update(number, file=False, dump=dump)
 
 
@@ -117,23 +116,22 @@ def copy(
     slot: Range,
     *,
     vmcoreinfo_pa: int = 0,
-    limit: int = 0,
 ) -> Incident:
     """Copies the vnode's memory out; afterwards region and slot are free.
 
-    A full disk or the limit is no error here: the dump is then SKIPPED with the
-    reason, and the restart goes on.
+    A full disk is no error here: the dump is then SKIPPED with the reason, and the
+    restart goes on.
     """
     low = low_memory(view, slot)
     extents = (_save_slot(store, number, low, slot), Extent(region.base, region.size))
-    dump = _dump(DumpState.COPYING, DumpMode.COPY, extents, vmcoreinfo_pa, limit)
+    dump = _dump(DumpState.COPYING, DumpMode.COPY, extents, vmcoreinfo_pa)
     store.update(number, dump=dump)
     out = store.path(number) / VMCORE_FILE
     try:
         with vmcore.Part(out, keep=True) as part:
-            stored = part.copy(_segments(out.parent, dump, view), limit=limit or None)
+            stored = part.copy(_segments(out.parent, dump, view))
         dump = msgspec.structs.replace(dump, state=DumpState.COPIED, stored=stored)
-    except (DiskFull, LimitExceeded) as problem:
+    except DiskFull as problem:
         dump = _ended(dump, DumpState.SKIPPED, str(problem))
     except (CrashdumpError, OSError) as problem:
         dump = _ended(dump, DumpState.FAILED, str(problem))
@@ -152,19 +150,14 @@ def _save_slot(store: IncidentStore, number: int, low: bytes, slot: Range) -> Ex
     return Extent(slot.base + abi.VN_SLOT_RAM, len(low), LOW_FILE)
 
 
-def _dump(
-    state: DumpState, mode: DumpMode, extents: tuple[Extent, ...], note: int, limit: int
-) -> Dump:
-    return Dump(
-        state, mode=mode, extents=extents, vmcoreinfo_pa=note, limit=limit, boot_id=boot_id()
-    )
+def _dump(state: DumpState, mode: DumpMode, extents: tuple[Extent, ...], note: int) -> Dump:
+    return Dump(state, mode=mode, extents=extents, vmcoreinfo_pa=note, boot_id=boot_id())
 
 
 def _ended(dump: Dump, state: DumpState, reason: str) -> Dump:
     return msgspec.structs.replace(dump, state=state, reason=records.clean(reason))
 
 
-@cache
 @cache
 def boot_id() -> str:
     """Identity of this boot of the root's kernel."""
@@ -190,7 +183,7 @@ def write_dump(store: IncidentStore, number: int, view: View) -> Incident:
         store.update(number, dump=msgspec.structs.replace(dump, state=DumpState.WRITING))
         try:
             dump = _finished(incident, path, view)
-        except (DiskFull, LimitExceeded) as problem:
+        except DiskFull as problem:
             dump = _ended(dump, DumpState.SKIPPED, str(problem))
         except SourceLost as problem:
             dump = _ended(dump, DumpState.LOST, str(problem))
@@ -215,7 +208,7 @@ def _finished(incident: Incident, path: Path, view: View) -> Dump:
     segments = _segments(path, dump, view)
     _check_source(incident, view)
     facts = find_facts(segments, dump.vmcoreinfo_pa)
-    summary = vmcore.write(out, segments, evidence.cpus, facts, limit=dump.limit or None)
+    summary = vmcore.write(out, segments, evidence.cpus, facts)
     try:
         _check_source(incident, view)
     except SourceLost:

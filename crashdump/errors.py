@@ -3,7 +3,6 @@
 
 CrashdumpError
  +- DiskFull            no room, before or during the writing
- +- LimitExceeded       the dump would be larger than the policy allows
  +- BadSegment          memory segments overlap or are misaligned
  +- SourceLost          the memory to dump is no longer that of the incident
  +- StoreError          the incident store cannot be used
@@ -20,10 +19,6 @@ class CrashdumpError(Exception):
 
 
 class DiskFull(CrashdumpError):
-    exit_code = 8
-
-
-class LimitExceeded(CrashdumpError):
     exit_code = 8
 
 

@@ -105,7 +105,7 @@ def _makedumpfile(source: Path, out: Path, kind: Format, level: int) -> None:
         raise MissingTool("makedumpfile is not installed: apt-get install makedumpfile")
     if not 0 <= level <= MAX_LEVEL:
         raise ExportFailed(f"dump level {level} is not in 0..{MAX_LEVEL}")
-    sparse.budget(out, None, RESERVE)  # room for anything at all?
+    sparse.budget(out, RESERVE)  # room for anything at all?
     words = command(source.absolute(), out.absolute(), kind, level)
     try:
         done = subprocess.run(
@@ -132,7 +132,7 @@ def _write_raw(source: Path, out: Path) -> None:
             raise ExportFailed(f"{source}: no memory in it, or at absurd addresses ({end:#x})")
         fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            spend = sparse.budget(out, None, RESERVE)
+            spend = sparse.budget(out, RESERVE)
             for pa, data in _pieces(memory):
                 sparse.copy(fd, pa, data, spend)
             os.ftruncate(fd, end)

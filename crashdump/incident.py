@@ -75,7 +75,7 @@ class Extent(msgspec.Struct, frozen=True):
 class Dump(msgspec.Struct, frozen=True):
     """The dump of an incident: all that a restarted daemon needs to go on with it.
 
-    Sizes in bytes; ``stored`` is without the holes, ``limit`` 0 means none.
+    Sizes in bytes; ``stored`` is without the holes.
     ``extents`` is the memory, ``vmcoreinfo_pa`` what the agent said (0 = nothing),
     ``boot_id`` the root kernel under which it lies there.
     """
@@ -90,7 +90,6 @@ class Dump(msgspec.Struct, frozen=True):
     remark: str = ""
     extents: tuple[Extent, ...] = ()
     vmcoreinfo_pa: int = 0
-    limit: int = 0
     boot_id: str = ""
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crashdump.errors import LimitExceeded
 from crashdump.files import disk_full, write_at
 
 PAGE = 4096
@@ -27,27 +26,20 @@ class Budget:
     """How many bytes may be written to ``path``; whatever is left of it.
 
     :ivar room: bytes free on the disk less the reserve, when the copy began.
-    :ivar limit: bytes the policy allows, None = no limit.
     """
 
     path: Path
     room: int
-    limit: int | None
     spent: int = 0
 
     def spend(self, size: int) -> None:
-        """:raises DiskFull, LimitExceeded: before anything too much is written."""
+        """:raises DiskFull: before anything too much is written."""
         self.spent += size
-        if self.limit is not None and self.spent > self.limit:
-            raise LimitExceeded(
-                f"{self.path}: the dump exceeds its limit of {self.limit >> 20} MiB;"
-                " raise the limit in the config"
-            )
         if self.spent > self.room:
             raise disk_full(self.path)
 
 
-def budget(path: Path, limit: int | None, reserve: int, need: int = 0) -> Budget:
+def budget(path: Path, reserve: int, need: int = 0) -> Budget:
     """What may be written beside ``path``, leaving ``reserve`` bytes of the disk free.
 
     :raises DiskFull: not even ``need`` bytes may be written.
@@ -56,7 +48,7 @@ def budget(path: Path, limit: int | None, reserve: int, need: int = 0) -> Budget
     room = stat.f_bavail * stat.f_frsize - reserve
     if room < need:
         raise disk_full(path)
-    return Budget(path, room, limit)
+    return Budget(path, room)
 
 
 def nonzero_runs(view: memoryview) -> Iterator[tuple[int, int]]:
@@ -94,7 +86,7 @@ def copy(fd: int, offset: int, view: memoryview, spend: Budget) -> None:
     The file must have holes or zeros there; its size is not changed by zero
     pages.
 
-    :raises DiskFull, LimitExceeded: see :class:`Budget`.
+    :raises DiskFull: see :class:`Budget`.
     """
     for start, end in nonzero_runs(view):
         spend.spend(end - start)

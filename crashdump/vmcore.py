@@ -106,20 +106,14 @@ class Part:
         if not self._resumed and (kind is not None or not self._keep):
             self.path.unlink(missing_ok=True)  # after a seal there is none
 
-    def copy(
-        self,
-        segments: Sequence[Segment],
-        *,
-        limit: int | None = None,
-        reserve: int = RESERVE,
-    ) -> int:
+    def copy(self, segments: Sequence[Segment], *, reserve: int = RESERVE) -> int:
         """Writes the memory; returns the bytes stored.  Not yet on the disk for sure.
 
-        :raises DiskFull, LimitExceeded: nothing of the file is left.
+        :raises DiskFull: nothing of the file is left.
         """
         segments = ordered(segments)
         total = sum(len(one.data) for one in segments)
-        spend = sparse.budget(self.path, limit, reserve, HEADER_SPACE)
+        spend = sparse.budget(self.path, reserve, HEADER_SPACE)
         for segment, offset in zip(segments, offsets(segments), strict=True):
             sparse.copy(self._fd, offset, segment.data, spend)
         os.ftruncate(self._fd, HEADER_SPACE + total)
@@ -145,18 +139,17 @@ def write(
     cpus: Sequence[CpuState | None],
     facts: KernelFacts,
     *,
-    limit: int | None = None,
     reserve: int = RESERVE,
 ) -> Summary:
     """A vmcore of ``segments`` at ``out``, mode 0600, replacing what was there.
 
     :param cpus: registers by CPU number, None where unknown.
-    :raises DiskFull, LimitExceeded, BadSegment: no file is left behind.
+    :raises DiskFull, BadSegment: no file is left behind.
     """
     began = time.monotonic()
     segments = ordered(segments)
     with Part(out) as part:
-        stored = part.copy(segments, limit=limit, reserve=reserve)
+        stored = part.copy(segments, reserve=reserve)
         head = headers(segments, cpus, facts)
         size = part.seal(head)
     return Summary(

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -322,11 +323,12 @@ class Executor:
         if await self.warm.load(unit, action.incarnation):
             return events.Loaded(action.incarnation)
         self.placement.place(unit)
+        compose = partial(self.composer.compose, unit, action.incarnation)
         try:
             if self.composer.ready(unit):  # going to another thread and back would take longer
-                self.composer.compose(unit, action.incarnation)
+                compose()
             else:
-                await urgent.run(lambda: self.composer.compose(unit, action.incarnation))
+                await urgent.run(compose)
         except ImageError as error:
             log.write("error", "image", vnode=unit.id, slot=action.slot, what=error)
             return events.ImageRefused(action.incarnation, str(error))

@@ -17,7 +17,7 @@ from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge
 from adeos.fake import root_side
-from crashdump import capture
+from crashdump import capture, sparse
 from crashdump import incident as records
 from crashdump.capture import Action, Pending
 from crashdump.incident import DumpState, Evidence, Incident
@@ -261,14 +261,18 @@ def test_a_working_worker_is_left_alone(
 
 
 def test_a_full_disk_skips_the_dump_and_says_why(
-    incident_store: IncidentStore, board: Board, crashed: Incident
+    incident_store: IncidentStore,
+    board: Board,
+    crashed: Incident,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sparse, "budget", lambda path, *_: sparse.Budget(path, 1 << 20))
     board.region[32 << 20 : 40 << 20] = b"x" * (8 << 20)
-    made = capture.copy(incident_store, 1, board.view, REGION, SLOT, limit=1 << 20)
-    assert made.dump.state is DumpState.SKIPPED and "limit of 1 MiB" in made.dump.reason
+    made = capture.copy(incident_store, 1, board.view, REGION, SLOT)
+    assert made.dump.state is DumpState.SKIPPED and "no space left" in made.dump.reason
     assert not list(incident_store.path(1).glob("vmcore*"))
     low = capture.low_memory(board.view, SLOT)
-    capture.hold(incident_store, 1, low, REGION, SLOT, limit=1 << 20)
+    capture.hold(incident_store, 1, low, REGION, SLOT)
     assert capture.write_dump(incident_store, 1, board.view).dump.state is DumpState.SKIPPED
     assert not list(incident_store.path(1).glob("vmcore*"))
 

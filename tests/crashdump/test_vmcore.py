@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crashdump import sparse, vmcore
-from crashdump.errors import DiskFull, LimitExceeded
+from crashdump.errors import DiskFull
 from crashdump.facts import KernelFacts, Segment, find
 from crashdump.notes import CpuState
 from crashdump.sparse import CHUNK, PAGE, nonzero_runs
@@ -79,11 +79,12 @@ def test_every_mapping_reads_as_the_memory(
     assert [path.name for path in tmp_path.iterdir()] == ["vmcore"]
 
 
-def test_the_limit_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(LimitExceeded, match="limit of 1 MiB"):
-        vmcore.write(
-            tmp_path / "v", [Segment(0, memoryview(b"x" * (4 << 20)))], [], EMPTY, limit=1 << 20
-        )
+def test_a_disk_that_fills_up_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse, "budget", lambda path, *_: sparse.Budget(path, 1 << 20))
+    with pytest.raises(DiskFull):
+        vmcore.write(tmp_path / "v", [Segment(0, memoryview(b"x" * (4 << 20)))], [], EMPTY)
     assert not list(tmp_path.iterdir())
 
 

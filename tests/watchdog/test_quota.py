@@ -41,8 +41,8 @@ def test_older_dumps_make_room_for_the_next(make_rig, rig_tools, monkeypatch, ho
         files = [path for name in quota.FILES for path in rig.state.glob(f"incidents/*/{name}")]
         return capacity - sum(path.stat().st_blocks * 512 for path in files)
 
-    def budget(path, limit, reserve, need=0):
-        return sparse.Budget(path, left(), limit)
+    def budget(path, reserve, need=0):
+        return sparse.Budget(path, left())
 
     monkeypatch.setattr(quota, "disk_free", lambda store: left() + beside)
     monkeypatch.setattr(sparse, "budget", budget)
