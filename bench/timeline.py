@@ -107,8 +107,8 @@ periods (30 ms) before the limit of `[vnode.watch]` (500 ms in the box), `seen -
 probe that proves it. A fault comes {settle:g} s after the last dump was written: a vnode that fails
 while its last region is still being written out or cleared finds nothing prepared and takes longer.
 
-The machine was the box (QEMU, everything emulated) on a host of {cpus} cores, whose load, that of
-the box itself included, was {load}.
+The root had {cpus} CPU and a load of {load}, this script's own included. In the box everything is
+emulated, Python as well.
 """
 
 
