@@ -85,12 +85,12 @@ class Life:
             time.sleep(0.05)
         raise TimeoutError(f"vnode {vnode} does not answer {want!r}: {seen[-200:]!r}")
 
-    def until(self, true: Any, what: str) -> None:
-        end = time.monotonic() + LIMIT_S
+    def until(self, true: Any, what: str, limit: float = LIMIT_S, pause: float = 0.01) -> None:
+        end = time.monotonic() + limit
         while not true():
             if time.monotonic() > end:
                 raise TimeoutError(what)
-            time.sleep(0.01)
+            time.sleep(pause)
 
     def fail(self, fault: str) -> None:
         if fault in TYPED:
@@ -174,7 +174,9 @@ def stress(way: abi.Way, vnode: int, witness: int, count: int, seed: int) -> dic
             bad.append(done)
         print(turn + 1, done["fault"], done["wrong"] or "ok", file=sys.stderr, flush=True)
     sums = life.say(witness, "echo sums $(cat /tmp/sums) end", r"sums (\d+) (\d+) end")
-    life.until(lambda: not any(one.dump.state in PENDING for one in incidents(first)), "the dumps")
+    # dumps are written at leisure, one after the other, and the faults came faster than that
+    written = LIMIT_S + 15 * count
+    life.until(lambda: not pending(first), "the dumps", written, pause=2)
     return {
         "way": way.name.lower(),
         "dumps": _dumps(first),
@@ -188,6 +190,11 @@ def stress(way: abi.Way, vnode: int, witness: int, count: int, seed: int) -> dic
         },
         "ms": _times(first),
     }
+
+
+def pending(first: int) -> bool:
+    """Whether some dump since is not written yet."""
+    return any(one.dump.state in PENDING for one in incidents(first))
 
 
 def incidents(first: int) -> list[Incident]:
