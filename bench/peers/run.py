@@ -91,14 +91,15 @@ def restarts(plan: Plan) -> Iterator[Table]:
     greatest, spare = vnode.affordable(plan.sizes, vnode.free_memory())
     with contextlib.ExitStack() as stack:
 
-        def there(peer: str, make: Callable[[], object]) -> object:
+        def there(peers: Sequence[str], make: Callable[[], object]) -> object:
             try:
-                return make() if plan.wants(peer) else NotHere("not asked for")
+                return make() if any(map(plan.wants, peers)) else NotHere("not asked for")
             except NotHere as why:
                 return why
 
-        box = there("ours", lambda: stack.enter_context(vnode.box(greatest, spare, plan.say)))
-        daemon = there("libvirt", lambda: stack.enter_context(libvirt.daemon()))
+        make_box = partial(vnode.box, greatest, spare, plan.say)
+        box = there(["ours", "standby"], lambda: stack.enter_context(make_box()))
+        daemon = there(["libvirt"], lambda: stack.enter_context(libvirt.daemon()))
         for size in plan.sizes:
 
             def ours(mode: str, size: int = size) -> Take:
@@ -120,14 +121,15 @@ def restarts(plan: Plan) -> Iterator[Table]:
 
             contenders = [
                 Contender("ours", vnode.NAMES["hold"], partial(ours, "hold")),
-                Contender("ours", vnode.NAMES["standby"], partial(ours, "standby")),
+                Contender("standby", vnode.NAMES["standby"], partial(ours, "standby")),
                 Contender("ours", vnode.NAMES["copy"], partial(ours, "copy")),
                 Contender("libvirt", libvirt.NAME, by_libvirt),
                 Contender("qemu", by_qmp.NAME, partial(in_guest, by_qmp.measure)),
                 Contender("kdump", kdump.NAME, partial(in_guest, kdump.measure)),
             ]
             lines = take_turns(plan, f"restart, {size} MiB", contenders)
-            again = f"script/bench --only restart --sizes {size} [--peer ours|libvirt|qemu|kdump]"
+            peers = "ours|standby|libvirt|qemu|kdump"
+            again = f"script/bench --only restart --sizes {size} [--peer {peers}]"
             yield Table(f"{size} MiB", plan.load(), again, RESTART, lines)
 
 

@@ -79,6 +79,8 @@ class Box:
         """Runs the vnode of that size; between hold and copy a reload is enough."""
         before, self._now = self._now, (mebibytes, mode)
         if before == self._now:
+            if mode == "standby":
+                self._wait_for_standby()
             return
         module = f"{layout.TREE}/build/modules/{self._kernel}/kmb.ko"
         text = toml(self._pool, self._kernel, module, mebibytes, mode)
