@@ -46,13 +46,14 @@ def affordable(sizes: list[int], free: int) -> tuple[int, bool]:
 def toml(pool: int, kernel: str, module: str, mebibytes: int, mode: str) -> str:
     """A vnodes.toml for one vnode."""
     ranges = ", ".join(f'"{one}"' for one in (layout.LOW_POOL, high(pool)))
+    standby = mode == "standby"
     return (
         f'[machine]\nmemory = [{ranges}]\nlow = "{layout.SLOTS}"\ncpus = [1]\n'
         f'module = "{module}"\n[watch]\nhold = {str(mode != "copy").lower()}\n[dumps]\ncount = 1\n'
         + layout.vnode_toml(1, "bench", [1], mebibytes, f"/boot/vmlinuz-{kernel}", layout.INITRD)
         + layout.WATCH
         + layout.RESTART
-        + ('strategy = "standby"\n' if mode == "standby" else "")
+        + ('strategy = "standby"\nquick = 1000  # takes follow each other\n' if standby else "")
     )
 
 
