@@ -193,23 +193,24 @@ class WarmImage:
 
     def places(self) -> Iterator[Place]:
         """All parts, by address, GROUP bytes at most."""
-        at, border = self.data, self.identity.region.size
-        for run in self.runs:
-            start, size = run.first * PAGE, run.pages * PAGE
+        border = self.identity.region.size
+        for start, at, size in self._parts():
             in_slot = start >= border
             offset = start - border if in_slot else start
             for done in range(0, size, GROUP):
                 yield Place(in_slot, offset + done, at + done, min(GROUP, size - done))
-            at += size
 
     def _spans(self) -> bytes:
-        spans, at, border = bytearray(), self.data, self.identity.region.size
+        border = self.identity.region.size
+        return b"".join(_SPAN.pack(*part) for part in self._parts() if part[0] < border)
+
+    def _parts(self) -> Iterator[tuple[int, int, int]]:
+        """Of each run: where it begins in region and slot, where in the image, bytes."""
+        at = self.data
         for run in self.runs:
-            start, size = run.first * PAGE, run.pages * PAGE
-            if start < border:
-                spans += _SPAN.pack(start, at, size)
+            size = run.pages * PAGE
+            yield run.first * PAGE, at, size
             at += size
-        return bytes(spans)
 
     def slot_places(self) -> Iterator[Place]:
         """The parts that belong in the slot."""

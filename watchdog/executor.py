@@ -139,10 +139,11 @@ class Executor:
 
     async def _park(self, unit: Unit) -> int:
         """FenceError after some attempts."""
+        park = partial(self.machine.park, unit.id, PARK_MS)
         for _ in range(PARK_ATTEMPTS - 1):
             with contextlib.suppress(FenceError):
-                return await urgent.run(lambda: self.machine.park(unit.id, PARK_MS))
-        return await urgent.run(lambda: self.machine.park(unit.id, PARK_MS))
+                return await urgent.run(park)
+        return await urgent.run(park)
 
     async def probe(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Whether silent CPUs live: they are asked for their registers and given time to beat."""

@@ -47,12 +47,12 @@ static int begin(struct writer *w, const struct kmb_range *range)
 		return -EINTR;
 	mutex_lock(&kmb_lock);
 	if (kmb_vnode_running_in(range->base, range->size) ||
-	    kmb_bulk_busy(range->base, range->size))
+	    kmb_bulk_busy(range->base, range->size)) {
 		rc = -EBUSY;
-	else
+	} else {
 		w->at = *range;
-	if (!rc)
 		kmb_disarm_memory(range->base, range->size, 0);
+	}
 	mutex_unlock(&kmb_lock);
 	if (rc)
 		mutex_unlock(&w->alone);

@@ -80,8 +80,6 @@ class Box:
         """Runs the vnode of that size; between hold and copy a reload is enough."""
         before, self._now = self._now, (mebibytes, mode)
         if before == self._now:
-            if mode == "standby":
-                self._wait_for_standby()
             return
         module = f"{layout.TREE}/build/modules/{self._kernel}/kmb.ko"
         text = toml(self._pool, self._kernel, module, mebibytes, mode)
@@ -94,16 +92,13 @@ class Box:
                 self.run("sh", "-c", "rmmod kmb || true")
             self.run("sh", "-c", f"cat >{CONFIG}", stdin=text)
             self.run("vnode-debug", "up", "--config", CONFIG, "--wait", "--timeout", "200")
-        if mode == "standby":
-            self._wait_for_standby()
 
-    def _wait_for_standby(self) -> None:
-        """Until it has booted twice and the first of them stands by."""
+    def wait_for_standby(self) -> None:
+        """Until one stands by: at first it boots twice, later the failed region is filled."""
         end = time.monotonic() + UNTIL_S
         while time.monotonic() < end:
             images = json.loads(self.run("vnode-debug", "images", "1", "--json"))
             if {one["role"] for one in images} == {"standby", "running"}:
-                time.sleep(5)  # what is done in idle time
                 return
             time.sleep(1)
         raise RuntimeError(f"no standby after {UNTIL_S} s")
@@ -150,7 +145,10 @@ def measure(box: Box, mebibytes: int, mode: str) -> Take:
     box.go_on()
     try:
         box.use(mebibytes, mode)
-        time.sleep(2 + mebibytes / 512)  # the last take's region is cleared: it is the spare one
+        if mode == "standby":
+            box.wait_for_standby()
+        # idle time: the last take's region is cleared, the next start prepared, images checked
+        time.sleep(5 + mebibytes / 512)
         words = ("inject", "1", "panic", "--wait", "--timeout", str(UNTIL_S), "--json")
         incident = json.loads(box.run("vnode-debug", *words, timeout=UNTIL_S + 60))[0]
         dump, way = incident["dump"], incident["restart"]

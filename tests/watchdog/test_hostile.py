@@ -101,9 +101,9 @@ def test_the_first_user_beat_is_stamped_by_the_vnode_where_that_can_be_true() ->
     watched = Watched(bridge, config, 1, KHZ, 100)
     for stamps, since in (((0, 0), 500), ((0, 300), 300), ((200, 300), 200), ((99, 501), 500)):
         for cpu, stamp in enumerate(stamps):
-            beat = abi.BEAT.unpack(memory, abi.VN_BR_BEATS + cpu * abi.BEAT.size)
-            tsc = (stamp if layer is abi.Layer.USER else 250 for layer in abi.Layer)
             at = abi.VN_BR_BEATS + cpu * abi.BEAT.size
+            beat = abi.BEAT.unpack(memory, at)
+            tsc = (stamp if layer is abi.Layer.USER else 250 for layer in abi.Layer)
             memory[at : at + abi.BEAT.size] = abi.BEAT.pack(beat._replace(tsc=(*tsc, 0)))
         assert watched.ready_since(500) == since
 
