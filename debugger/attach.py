@@ -25,6 +25,7 @@ from debugger.target import KernelTarget, Liveness
 
 _PREFIX = "vnode-debug-gdb-"
 _STALE_SECONDS = 60
+_END_SECONDS = 2.0
 
 
 def attach(
@@ -68,17 +69,22 @@ def serving(
         def serve() -> None:
             server.serve_one(connected=lambda: shutil.rmtree(directory, ignore_errors=True))
 
+        thread = threading.Thread(target=serve, daemon=True)
         try:
             if stop:
                 for target in targets.values():
                     _halt(target)
-            threading.Thread(target=serve, daemon=True).start()
+            thread.start()
             yield setups, place
         finally:
             for target in targets.values():
                 if target.pilot is not None:
                     target.pilot.give_back()
             server.close()
+            if thread.ident is not None:
+                thread.join(_END_SECONDS)  # gdb is gone: it has no one left to serve
+            for target in targets.values():
+                target.close()
 
 
 @contextmanager

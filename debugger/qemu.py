@@ -148,13 +148,22 @@ class QemuCpus:
 def target(guest: Guest, qmp: Qmp | None = None, *, tasks: bool = True) -> KernelTarget:
     """A guest, watched; NothingThere when it is not there, or has no kernel (yet).
 
-    QEMU talks to one client at a time: `qmp` is a connection there is already.
+    QEMU talks to one client at a time: `qmp` is a connection there is already; it is the target's.
     """
     qmp = qmp or Qmp(guest.qmp)
+    try:
+        return _target(guest, qmp, tasks=tasks)
+    except BaseException:
+        qmp.close()
+        raise
+
+
+def _target(guest: Guest, qmp: Qmp, *, tasks: bool) -> KernelTarget:
     backend = backend_of(qmp, guest.ram)
     segments = parse_mtree(qmp.monitor("info mtree -f"), backend)
     try:
         kernel = Kernel.find(FileMemory(guest.ram, segments), live=True)
     except IntrospectError as error:
         raise NothingThere(f"{guest.ram}: {error}") from None
-    return KernelTarget(Identity(1, guest.ram.name), kernel, QemuCpus(qmp), tasks=tasks)
+    name = Identity(1, guest.ram.name)
+    return KernelTarget(name, kernel, QemuCpus(qmp), tasks=tasks, close=qmp.close)

@@ -179,14 +179,13 @@ def attach(guest: Guest, gdb_args: Sequence[str] = ()) -> int:
     """Run gdb on a guest that it stops, steps and lets run; gdb's exit status."""
     path = gdb.find()
     qmp = Qmp(guest.qmp)
-    target = qemu.target(guest, qmp)
-    setup = gdb.commands(target.kernel, volatile=True, progress=say)
     with (
-        contextlib.closing(qmp),
+        contextlib.closing(qemu.target(guest, qmp)) as target,
         socket_directory() as directory,
         stub_of(qmp, directory) as stub,
         listen(directory / "rsp") as listener,
     ):
+        setup = gdb.commands(target.kernel, volatile=True, progress=say)
 
         def serve() -> None:
             with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ A thread is a CPU (thread id = CPU + 1) or, behind the CPUs, a task that is on
 none (tasks.py); the process id is the vnode id.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -159,11 +159,21 @@ class Target(Protocol):
 
 
 class KernelTarget:
-    """A Linux kernel, watched; with `tasks` the tasks are threads as well."""
+    """A Linux kernel, watched; with `tasks` the tasks are threads as well.
+
+    `close`: ends what it is read by, where that is a connection.
+    """
 
     def __init__(
-        self, identity: Identity, kernel: Kernel, cpus: CpuSource, *, tasks: bool = False
+        self,
+        identity: Identity,
+        kernel: Kernel,
+        cpus: CpuSource,
+        *,
+        tasks: bool = False,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
+        self.close = close
         self.identity = identity
         self.kernel = kernel
         self.cpus = cpus

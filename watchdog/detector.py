@@ -264,12 +264,19 @@ class BootWatch:
         self.timeout = timeout
         self.jiffies: int | None = None
         self.jiffies_seen = 0
+        self._read = 0
 
     def vital(self, jiffies: int, now: int) -> None:
         """A reading of the kernel's jiffies."""
         if self.jiffies is not None and jiffies != self.jiffies:
             self.jiffies_seen = now
         self.jiffies = jiffies
+        self._read = now
+
+    @property
+    def still(self) -> int:
+        """Cycles that jiffies have stood: up to their last reading, for nobody knows more."""
+        return self._read - self.jiffies_seen
 
     def failed(self, now: int) -> bool:
         """Whether the boot has taken too long."""

@@ -78,6 +78,7 @@ async def follow(machine: Machine, unit: Unit, watched: Watched) -> None:
     found: list[Found] = []
     before: list[int] = []
     look = time.monotonic() + PROGRESS_S
+    looking: asyncio.Task[None] | None = None
     while unit.watched is watched and needed(unit, watched):
         region = unit.region
         if not found and region is not None:
@@ -91,10 +92,16 @@ async def follow(machine: Machine, unit: Unit, watched: Watched) -> None:
         watched.boot.vital(sum(ticks), machine.tsc())
         alive = [one for one, was, is_ in zip(found, before, ticks, strict=False) if was != is_]
         before = ticks
-        if alive and not watch.agent and time.monotonic() > look:
-            watched.late = await asyncio.to_thread(alive[-1].late, time.monotonic())
-            look = time.monotonic() + PROGRESS_S
+        if looking is not None and looking.done():
+            looking, look = None, time.monotonic() + PROGRESS_S
+        if alive and not watch.agent and looking is None and time.monotonic() > look:
+            looking = asyncio.create_task(_look(watched, alive[-1].late))
         await asyncio.sleep(watch.jiffies.period_ms / 1000)
+
+
+async def _look(watched: Watched, late: Late) -> None:
+    """Takes long: jiffies are read meanwhile."""
+    watched.late = await asyncio.to_thread(late, time.monotonic())
 
 
 def _search(machine: Machine, base: int, size: int, watch: VnodeWatch) -> list[Found]:

@@ -81,7 +81,7 @@ def _without_agent(unit: Unit, watched: Watched, now: int) -> Event | None:
         if boot.failed(now):
             return _boot_failed(watched, now)
         return None
-    if now - boot.jiffies_seen > watched.jiffies_limit:
+    if boot.still > watched.jiffies_limit:
         return _faulted(watched, Fault("hang", watched.incarnation), now, 0, boot.jiffies_seen)
     if unit.vnode.state is State.BOOTING:
         return Ready(watched.incarnation)

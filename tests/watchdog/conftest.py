@@ -17,7 +17,7 @@ import pytest
 from adeos.bridge import RootBridge
 from adeos.fake import FakeMachine
 from crashdump.store import IncidentStore
-from watchdog import daemon
+from watchdog import daemon, log
 from watchdog.client import Client
 
 BEAT_S = 0.005
@@ -244,6 +244,19 @@ def rig(make_rig: Callable[..., Rig]) -> Rig:
     rig.wait(1)
     rig.wait(2)
     return rig
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[[], str]]:
+    """What daemons have logged since the test began, a line each."""
+    lines: list[str] = []
+
+    def sink(record: log.Record) -> None:
+        lines.append(log.words(record["event"], record))
+
+    log.sinks.add(sink)
+    yield lambda: "\n".join(lines)
+    log.sinks.discard(sink)
 
 
 @pytest.fixture

@@ -321,7 +321,7 @@ def test_cut_off_at_random_moments_it_loses_and_doubles_nothing(rig):
     assert rig.client.call("status")["vnodes"][0]["incarnation"] == 1
 
 
-def test_a_full_disk_costs_the_record_and_not_the_vnode(rig, monkeypatch, capfd):
+def test_a_full_disk_costs_the_record_and_not_the_vnode(rig, monkeypatch, logged):
     def full(*_args: object, **_fields: object) -> None:
         raise DiskFull("/var: no space left on the disk for an incident; delete old ones")
 
@@ -329,7 +329,7 @@ def test_a_full_disk_costs_the_record_and_not_the_vnode(rig, monkeypatch, capfd)
     rig.machine.vnodes[2].crash()
     rig.wait(2, "running", incarnation=2)
     assert rig.incidents() == []
-    rig.until(lambda: "no space left" in capfd.readouterr().err, "a word about it")
+    rig.until(lambda: "no space left" in logged(), "a word about it")
 
 
 def test_a_second_daemon_is_refused_and_harms_nothing(rig, capsys):

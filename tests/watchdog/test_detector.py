@@ -297,3 +297,14 @@ def test_boot_watch() -> None:
     assert boot.failed(1400)  # and then it stopped
     boot.vital(7, 1990)
     assert boot.failed(2001)  # no longer than twice
+
+
+def test_jiffies_that_nobody_read_did_not_stand_still() -> None:
+    boot = BootWatch(0, 1000)
+    boot.vital(5, 100)
+    boot.vital(6, 200)
+    assert boot.still == 0  # whenever this is asked
+    boot.vital(6, 700)
+    assert boot.still == 500
+    boot.vital(7, 5000)
+    assert boot.still == 0

@@ -158,12 +158,12 @@ def test_a_config_that_names_another_kernel_is_a_new_image(lone):
 
 
 @pytest.mark.parametrize("damage", ['{"a": 5', '{"first": "z"}', '{"running": 1}', "\x00", ""])
-def test_a_damaged_slots_file_is_told_and_begun_anew(lone, capfd, damage):
+def test_a_damaged_slots_file_is_told_and_begun_anew(lone, logged, damage):
     lone.stop()
     (lone.state / "slots" / "1.json").write_text(damage)
     lone.start()
     assert slots(lone)["a"]["health"] == "indeterminate"
-    lone.until(lambda: "its slots begin anew" in capfd.readouterr().err, "a word about it")
+    lone.until(lambda: "its slots begin anew" in logged(), "a word about it")
 
 
 def test_quarantine_and_clear(make_rig, rig_tools):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from watchdog import vitals
@@ -15,13 +17,17 @@ def reason(rig) -> str:
 @pytest.fixture
 def silent(make_rig, rig_tools, monkeypatch):
     """A vnode whose kernel has no agent, with jiffies that this test moves."""
-    clock = {"ticks": 100, "move": True, "late": ""}
+    clock = {"ticks": 100, "move": True, "late": "", "slow": 0}
 
     def read() -> int:
         clock["ticks"] += clock["move"]
         return clock["ticks"]
 
-    found = vitals.Found(read, lambda now: clock["late"])
+    def late(_now) -> str:
+        time.sleep(clock["slow"])
+        return clock["late"]
+
+    found = vitals.Found(read, late)
     monkeypatch.setattr(vitals, "readers", lambda machine, base, size, watch: [found])
     monkeypatch.setattr(vitals, "PROGRESS_S", 0.05)
 
@@ -52,6 +58,15 @@ def test_what_gets_nothing_done_is_suspect_and_recovers(silent) -> None:
         rig.until(lambda words=words: reason(rig) == words, words)
     clock["late"] = ""
     rig.wait(1, "running")
+    assert rig.incidents() == []
+
+
+def test_a_look_that_takes_longer_than_the_limit_is_no_hang(silent) -> None:
+    rig, clock = silent(agent=False)
+    clock["slow"] = 1
+    rig.wait(1, "running")
+    clock["late"] = "RCU stall"
+    rig.wait(1, "suspect")
     assert rig.incidents() == []
 
 

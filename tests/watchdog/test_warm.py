@@ -335,7 +335,7 @@ def test_a_daemon_killed_at_once_after_a_crash_still_resumes_or_boots(standby):
     ],
     ids=["header", "gone", "page"],
 )
-def test_a_new_daemon_drops_a_damaged_image_and_says_why(warm_rig, capfd, spoil, why):
+def test_a_new_daemon_drops_a_damaged_image_and_says_why(warm_rig, logged, spoil, why):
     rig = warm_rig(WARM)
     ready(rig, 1)
     frozen(rig)
@@ -346,7 +346,7 @@ def test_a_new_daemon_drops_a_damaged_image_and_says_why(warm_rig, capfd, spoil,
     rig.until(lambda: not images(rig), "the image is dropped")
     crash(rig)
     assert word(rig).way is abi.Way.COLD
-    rig.until(lambda: why in capfd.readouterr().err, "the reason")
+    rig.until(lambda: why in logged(), "the reason")
 
 
 def test_a_new_daemon_does_not_use_the_image_of_another_kernel(warm_rig):
