@@ -9,6 +9,11 @@ such a frame as "<signal handler called>".  The frame that came from the
 interrupt stack (SP_INDIRECT) is marked too: gdb takes a normal frame whose
 caller lies at a lower address for a corrupt stack.
 
+Behind a call of error_entry() two rules hold at one address (orc.py tells): in a
+frame that has called it the stack is as before, and when it has just returned a
+struct pt_regs lies there.  gdb looks up both by the same address, as it does for
+signal frames, so one row tells them apart: by where a code segment lies.
+
 ORC follows the stack pointer and rbp alone: other registers of a caller are
 undefined, "<not saved>" in gdb, but for those an interrupt has saved.
 
@@ -17,6 +22,7 @@ Source: DWARF 4, sections 6.4 and 7.23; System V ABI for x86-64, figure 3.36.
 
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from enum import Enum
 from itertools import count, pairwise
@@ -31,7 +37,10 @@ _ADVANCE1, _ADVANCE2, _ADVANCE4 = 0x02, 0x03, 0x04
 _UNDEFINED, _SAME_VALUE, _DEF_CFA = 0x07, 0x08, 0x0C
 _DEF_CFA_EXPRESSION, _EXPRESSION, _OFFSET_SF, _VAL_OFFSET = 0x0F, 0x10, 0x11, 0x14
 _ADVANCE, _OFFSET = 0x40, 0x80
+_VAL_EXPRESSION = 0x16
 _OP_DEREF, _OP_CONSTS, _OP_PLUS, _OP_BREG = 0x06, 0x11, 0x22, 0x70
+_OP_CONST1U, _OP_DUP, _OP_SWAP, _OP_MINUS, _OP_MUL = 0x08, 0x12, 0x16, 0x1C, 0x1E
+_OP_OR, _OP_EQ = 0x21, 0x29
 _ALIGN = 8  # factor of every register offset
 
 _NUMBERS = {
@@ -47,11 +56,13 @@ _BASES = {
     Reg.R13: _NUMBERS["r13"],
     Reg.DI: _NUMBERS["di"],
     Reg.DX: _NUMBERS["dx"],
+    Reg.AX: _NUMBERS["ax"],
 }
 _UNTRACKED = [n for n in range(16) if n not in (_BP, _SP)]
 _FDE = struct.Struct("<IIQQ")
 _CIE_ID = 0xFFFFFFFF
 USER_END = 1 << 56
+_MOV_SIZE = 3
 
 
 class Kind(Enum):
@@ -128,8 +139,28 @@ def _bp(entry: Entry) -> bytes:
     return bytes((_EXPRESSION, _BP)) + _block(expression)
 
 
+_KERNEL_CS, _USER_CS = 0x10, 0x33
+
+
+def _behind_error_entry() -> bytes:
+    """Where the exception frame is, and rbp: above an error code, or the end of a pt_regs."""
+    called = (  # 1 or 0: the word at rsp + 16 is the frame's cs
+        _breg(_SP, 16) + bytes((_OP_DEREF, _OP_DUP, _OP_CONST1U, _KERNEL_CS, _OP_EQ, _OP_SWAP))
+        + bytes((_OP_CONST1U, _USER_CS, _OP_EQ, _OP_OR))
+    )  # fmt: skip
+    end = 8 * PT_REGS.index("ip")
+    cfa = _breg(_SP, end) + called + bytes((_OP_CONST1U, end - 8, _OP_MUL, _OP_MINUS))
+    saved = bytes((_OP_CONST1U, end - 8 * PT_REGS.index("bp"), _OP_MINUS, _OP_DEREF))
+    bp = saved + bytes((_OP_DUP,)) + _breg(_BP, 0) + bytes((_OP_SWAP, _OP_MINUS))
+    bp += called + bytes((_OP_MUL, _OP_PLUS))  # saved + called * (rbp - saved)
+    return bytes((_DEF_CFA_EXPRESSION,)) + _block(cfa) + bytes((_VAL_EXPRESSION, _BP)) + _block(bp)
+
+
 _KINDS = {Step.CALL: Kind.CALL, Step.REGS: Kind.REGS, Step.PARTIAL: Kind.PARTIAL}
 _END = _Row(Kind.CALL, bytes((_UNDEFINED, _IP)), True)
+
+
+ERROR_RETURN = _Row(Kind.PARTIAL, _behind_error_entry(), False)
 
 
 def translate(entry: Entry) -> _Row:
@@ -239,6 +270,22 @@ def rows_of(layout: Layout, entries: bytes) -> list[_Row]:
     raw = [entries[at : at + size] for at in range(0, len(entries), size)]
     known = {key: translate(layout.decode(key)) for key in set(raw)}
     return [known[key] for key in raw]
+
+
+def amend(ips: list[int], rows: list[_Row], returns: Sequence[int]) -> None:
+    """Put ERROR_RETURN at each of `returns`, for as long as the `mov` there is not done."""
+    for at in returns:
+        index, after = bisect_right(ips, at) - 1, at + _MOV_SIZE
+        if index < 0:
+            continue
+        if index + 1 == len(ips) or ips[index + 1] > after:
+            ips.insert(index + 1, after)
+            rows.insert(index + 1, rows[index])
+        if ips[index] == at:
+            rows[index] = ERROR_RETURN
+        else:
+            ips.insert(index + 1, at)
+            rows.insert(index + 1, ERROR_RETURN)
 
 
 def addresses(ips: "array[int]", first: int) -> list[int]:

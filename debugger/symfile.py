@@ -39,7 +39,7 @@ PERCPU = ".data..percpu"
 """Linked at 0 and not moved by KASLR: load with `add-symbol-file -s .data..percpu 0`."""
 PERCPU_MAX = 1 << 24
 BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,32}")
-FORMAT = 5
+FORMAT = 6
 """Part of the cache key: raise it when the file's content changes."""
 _MAX_SOURCE = 64 << 20
 _MAX_FILES = 16
@@ -208,7 +208,9 @@ def frames(kernel: Kernel) -> dict[str, bytes]:
         writer = frames.Writer()
         ips = frames.addresses(table.ips, table.ips_va - kernel.kaslr_offset)
         end = max(end for _, end in table.ranges) - kernel.kaslr_offset
-        writer.table(ips, frames.rows_of(orc.layout, table.entries), end)
+        rows = frames.rows_of(orc.layout, table.entries)
+        frames.amend(ips, rows, [at - kernel.kaslr_offset for at in orc.error_returns])
+        writer.table(ips, rows, end)
         return {".debug_frame": writer.section()}
     except (IntrospectError, SymbolFileError, KeyError, struct.error) as error:
         _log.debug("no call frame information: %s", error)

@@ -20,6 +20,9 @@ MAX_DEPTH = 64
 MAX_NESTING = 16
 POINTER_SIZE = 8
 TRANSPARENT = frozenset((Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG))
+_SIZELESS = frozenset(
+    (Kind.VOID, Kind.FUNC, Kind.FUNC_PROTO, Kind.FWD, Kind.DECL_TAG, Kind.VAR)
+)  # of variables themselves there are none
 _PREFIX = {Kind.STRUCT: "struct ", Kind.UNION: "union ", Kind.ENUM: "enum ", Kind.ENUM64: "enum "}
 SIGNED, CHAR, BOOL = 1, 2, 4  # BTF_INT_* encodings
 
@@ -95,18 +98,16 @@ class Type:
     def size(self) -> int:
         """Bytes that a value takes; 0 for void, functions and forward declarations."""
         plain = self.strip()
+        if plain.kind is Kind.VAR:
+            plain = plain.target.strip()
         if plain.kind is Kind.PTR:
             return POINTER_SIZE
         if plain.kind is Kind.ARRAY:
             size, depth = 1, 0
             while plain.kind is Kind.ARRAY and depth < MAX_DEPTH:
                 size, plain, depth = size * plain.length, plain.element.strip(), depth + 1
-            return size * plain.size if plain.kind is not Kind.ARRAY else 0
-        if plain.kind is Kind.VAR:
-            return plain.target.size
-        if plain.kind in (Kind.VOID, Kind.FUNC, Kind.FUNC_PROTO, Kind.FWD, Kind.DECL_TAG):
-            return 0
-        return plain._words[2]
+            return size * plain.size if plain.kind not in (Kind.ARRAY, Kind.VAR) else 0
+        return 0 if plain.kind in _SIZELESS else plain._words[2]
 
     def strip(self) -> Type:
         """The type without typedefs and qualifiers; Corrupt when they go round in circles."""

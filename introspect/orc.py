@@ -9,6 +9,12 @@ does not have, follow from whether `end` is one of them.  7.2 numbers the
 registers anew: the stack pointer, which nine rules in ten count from, tells
 which numbers are in use.
 
+One rule is amended.  Since 5.19 (520a7e80c96d) error_entry() returns with the
+registers on the stack that it was called on (and their address, or that of a
+copy, in rax), and yet the table takes the stack to be as it was before the
+call, until the next instruction, `mov %rax,%rsp`, is done.  Emulators stop
+there often.
+
 Source: arch/x86/include/asm/orc_types.h, arch/x86/kernel/unwind_orc.c.
 """
 
@@ -21,7 +27,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from introspect.btf import Type
-from introspect.errors import Corrupt, IntrospectError, NotFound
+from introspect.errors import Corrupt, IntrospectError, MemoryFault, NotFound
 
 if TYPE_CHECKING:
     from introspect.kernel import Kernel
@@ -43,7 +49,7 @@ class Reg(IntEnum):
     R13 = 7
     BP_INDIRECT = 8
     SP_INDIRECT = 9
-    AX = 10  # a number of our own: 7.2 alone has it
+    AX = 10  # a number of our own: 7.2 alone has it in its tables
 
 
 class Step(IntEnum):
@@ -71,6 +77,12 @@ class Entry(NamedTuple):
 NULL_CALL = Entry(8, 0, Reg.SP, Reg.UNDEFINED, Step.CALL, False)
 # No rule: what a frame pointer would say (orc_fp_entry); never trusted
 FRAME_POINTER = Entry(16, -16, Reg.BP, Reg.PREV_SP, Step.CALL, False)
+
+# error_entry() has just returned: a whole struct pt_regs lies on the stack
+ERROR_RETURN = Entry(0, 0, Reg.SP, Reg.UNDEFINED, Step.REGS, True)
+_MOV_RAX_RSP = b"\x48\x89\xc4"
+_CALL = b"\xe8"
+MAX_ENTRY_TEXT = 1 << 18
 
 _OLD_STEPS = (Step.CALL, Step.REGS, Step.PARTIAL, Step.UNDEFINED)
 _NEW_STEPS = (Step.UNDEFINED, Step.END, Step.CALL, Step.REGS, Step.PARTIAL)
@@ -176,7 +188,27 @@ class Orc:
         self._kernel = kernel
         self._tables: list[Table] = [self._vmlinux()]
         self._modules: Sequence[Table] | None = None
-        self._known: dict[int, Entry | None] = {}
+        self.error_returns = self._error_returns()
+        """Where ERROR_RETURN holds, ascending."""
+        self._known: dict[int, Entry | None] = dict.fromkeys(self.error_returns, ERROR_RETURN)
+
+    def _error_returns(self) -> list[int]:
+        """Behind the calls of error_entry() that are followed by `mov %rax,%rsp`."""
+        address = self._kernel.symbols.table.address
+        try:
+            target = address("error_entry")
+            start, end = address("__entry_text_start"), address("__entry_text_end")
+            text = self._kernel.read(start, min(max(end - start, 0), MAX_ENTRY_TEXT))
+        except (NotFound, MemoryFault):
+            return []
+        found, at = [], text.find(_MOV_RAX_RSP)
+        while at >= 0:
+            call = text[max(at - 5, 0) : at]
+            distance = int.from_bytes(call[1:], "little", signed=True)
+            if call[:1] == _CALL and len(call) == 5 and start + at + distance == target:
+                found.append(start + at)
+            at = text.find(_MOV_RAX_RSP, at + 1)
+        return found
 
     def _vmlinux(self) -> Table:
         address = self._kernel.symbols.table.address

@@ -17,6 +17,7 @@ from debugger import elf, frames
 from debugger.elf import Section, SectionType
 from debugger.errors import SymbolFileError
 from introspect.orc import Entry, Reg, Step
+from introspect.registers import PT_REGS
 
 START = 0xFFFFFFFF81000000
 PUSHED = Entry(16, -16, Reg.SP, Reg.PREV_SP, Step.CALL, False)
@@ -131,6 +132,70 @@ def test_rules_out_of_order() -> None:
     with pytest.raises(SymbolFileError, match="out of order"):
         frames.addresses(array("i", [0, 4, -8]), 1000)
     assert frames.addresses(array("i", [0, 4]), 1000) == [1000, 1008]
+
+
+def test_the_instruction_behind_error_entry_has_a_rule_of_its_own() -> None:
+    before, after = frames.translate(IRET), frames.translate(REGS)
+    mended = frames.ERROR_RETURN
+    ips, rows = [0x10, 0x1C, 0x40], [before, after, before]
+    frames.amend(ips, rows, [0x19])
+    assert (ips, rows) == ([0x10, 0x19, 0x1C, 0x40], [before, mended, after, before])
+    frames.amend(ips, rows, [0x10, 0x44])
+    assert ips == [0x10, 0x13, 0x19, 0x1C, 0x40, 0x44, 0x47]
+    assert rows == [mended, before, mended, after, before, mended, before]
+    frames.amend(ips, rows, [8])
+    assert len(ips) == 7
+
+
+def evaluate(code: bytes, registers: dict[int, int], words: dict[int, int], top: int) -> int:
+    """What an expression of those operations comes to, `top` being on the stack before."""
+    stack, at = [top], 0
+    while at < len(code):
+        operation, at = code[at], at + 1
+        if 0x70 <= operation < 0x90:  # DW_OP_breg0 and on, a signed LEB128
+            offset = shift = 0
+            while True:
+                byte, at = code[at], at + 1
+                offset, shift = offset | (byte & 0x7F) << shift, shift + 7
+                if not byte & 0x80:
+                    break
+            stack.append(registers[operation - 0x70] + offset - (offset >> shift - 1 << shift))
+        elif operation == 0x08:  # DW_OP_const1u
+            stack.append(code[at])
+            at += 1
+        elif operation == 0x06:  # DW_OP_deref
+            stack.append(words[stack.pop()])
+        elif operation == 0x12:  # DW_OP_dup
+            stack.append(stack[-1])
+        else:
+            right, left = stack.pop(), stack.pop()
+            stack += {
+                0x16: lambda a, b: [b, a],  # DW_OP_swap
+                0x1C: lambda a, b: [a - b],
+                0x1E: lambda a, b: [a * b],
+                0x21: lambda a, b: [a | b],
+                0x22: lambda a, b: [a + b],
+                0x29: lambda a, b: [int(a == b)],
+            }[operation](left, right)
+    return stack[-1]
+
+
+@pytest.mark.parametrize("cs", [0x10, 0x33])
+def test_the_frame_is_found_while_error_entry_runs_and_behind_it(cs: int) -> None:
+    code = frames.ERROR_RETURN.code
+    assert code[0] == 0x0F  # DW_CFA_def_cfa_expression
+    cfa, rest = code[2 : 2 + code[1]], code[2 + code[1] :]
+    assert rest[:2] == b"\x16\x06"  # DW_CFA_val_expression of rbp
+    bp = rest[3:]
+    sp, saved, now = 0x1000, 0xB0, 0xB1
+    words = dict.fromkeys(range(sp - 0x100, sp + 0x100, 8), 0xFEED)
+    running = words | {sp + 16: cs}  # an error code, then ip and cs
+    assert evaluate(cfa, {7: sp}, running, 0) == sp + 8
+    assert evaluate(bp, {6: now, 7: sp}, running, sp + 8) == now
+    returned = words | {sp + 8 * PT_REGS.index("bp"): saved, sp + 8 * PT_REGS.index("cs"): cs}
+    regs = sp + 8 * PT_REGS.index("ip")
+    assert evaluate(cfa, {7: sp}, returned, 0) == regs
+    assert evaluate(bp, {6: now, 7: sp}, returned, regs) == saved
 
 
 RULE = st.builds(

@@ -17,7 +17,7 @@ from debugger.target import KernelTarget
 from debugger.tasks import TID_BASE
 from introspect.btf import Type
 from introspect.modules import read_btf
-from introspect.stack import Backtrace
+from introspect.stack import Backtrace, describe
 from tests.debugger.conftest import GDBS, ask_gdb, under
 
 pytestmark = [
@@ -236,7 +236,7 @@ def test_interrupted_code(guest: Guest, still: KernelTarget) -> None:
             trace = unwound(target, cpu)
             if trace.user_registers or not any(frame.registers for frame in trace.frames[1:]):
                 continue
-            assert trace.whole
+            assert trace.whole, describe(target.kernel, trace)
             out = ask_gdb(GDBS[found % len(GDBS)], target, [f"thread apply {cpu + 1} bt"])
             check_same(trace, stacks(out, cpu + 1))
             assert not re.search(r"corrupt|Backtrace stopped", out)

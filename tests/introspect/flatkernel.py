@@ -23,12 +23,15 @@ USED = 0x940  # what follows is zero
 INIT_TASK, SECOND, SIGNALS, MODULES, BTF_MODULES = 0x100, 0x200, 0x300, 0x320, 0x330
 MODULE, KALLSYMS, SYMTAB, STRTAB, TYPETAB = 0x400, 0x500, 0x540, 0x5C0, 0x5E0
 IPS, ORC, MODULE_IPS, MODULE_ORC = 0x600, 0x640, 0x680, 0x6C0
-STACK, TEXT, TEXT_END, MODULE_TEXT = 0x800, 0x10000, 0x10800, 0x11000  # no code is in memory
+ENTRY = 0x740  # all the code that is in memory: a call of error_entry()
+STACK, TEXT, TEXT_END, MODULE_TEXT = 0x800, 0x10000, 0x10800, 0x11000
 SYMBOLS = (
     ("init_task", INIT_TASK), ("modules", MODULES), ("btf_modules", BTF_MODULES),
     ("__start_orc_unwind_ip", IPS), ("__stop_orc_unwind_ip", IPS + 12),
-    ("__start_orc_unwind", ORC), ("_stext", TEXT), ("first", TEXT), ("second", TEXT + 0x100),
-    ("last", TEXT + 0x200), ("tail", TEXT + 0x300), ("_etext", TEXT_END), ("_end", TEXT_END + 8),
+    ("__start_orc_unwind", ORC), ("__entry_text_start", ENTRY), ("__entry_text_end", ENTRY + 32),
+    ("_stext", TEXT), ("first", TEXT), ("second", TEXT + 0x100), ("last", TEXT + 0x200),
+    ("tail", TEXT + 0x300), ("error_entry", TEXT + 0x400), ("_etext", TEXT_END),
+    ("_end", TEXT_END + 8),
 )  # fmt: skip
 # type, module.list, module.name and so on: offsets in bytes
 TASK = {
@@ -118,6 +121,8 @@ def memory() -> bytearray:
     struct.pack_into("<IQQ", out, MODULE + 72, 1, MODULE_IPS, MODULE_ORC)
     put(KALLSYMS, SYMTAB, 2, STRTAB, TYPETAB)
     struct.pack_into("<24xIBBHQQ", out, SYMTAB, 1, 2, 0, 1, MODULE_TEXT + 0x10, 0x20)
+    distance = TEXT + 0x400 - (ENTRY + 9)
+    struct.pack_into("<4sBi3s", out, ENTRY, b"\x90" * 4, 0xE8, distance, b"\x48\x89\xc4")
     out[STRTAB : STRTAB + 9] = b"\0lo_open\0"
     out[TYPETAB : TYPETAB + 2] = b"Tt"
     call = 5 | 1 << 4 | 2 << 8  # the caller's stack pointer is SP + sp_offset; a return address

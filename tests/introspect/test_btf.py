@@ -110,6 +110,15 @@ def test_circles_end() -> None:
     assert not btf.struct("s").has("x")
 
 
+def test_variables_of_variables_have_no_size() -> None:
+    w = BtfWriter()
+    w.add(Kind.VAR, "self", target=1, extra=struct.pack("<I", 0))
+    w.add(Kind.VAR, "round", target=3, extra=struct.pack("<I", 0))
+    w.array(2, 7)
+    btf = Btf(w.blob())
+    assert [btf.type(number).size for number in (1, 2, 3)] == [0, 0, 0]
+
+
 def touch_all(btf: Btf) -> None:
     """Asks every type everything."""
     for type_id in range(btf.end):

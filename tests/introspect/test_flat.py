@@ -13,9 +13,19 @@ from hypothesis import strategies as st
 from introspect import modules
 from introspect.errors import Corrupt, IntrospectError, NotFound
 from introspect.kernel import Kernel
+from introspect.registers import PT_REGS
 from introspect.stack import End, describe
 from tests.introspect import flatkernel
-from tests.introspect.flatkernel import INIT_TASK, MODULE_TEXT, SECOND, SIGNALS, TASK
+from tests.introspect.flatkernel import (
+    ENTRY,
+    INIT_TASK,
+    MODULE_TEXT,
+    SECOND,
+    SIGNALS,
+    STACK,
+    TASK,
+    TEXT,
+)
 
 
 def read_all(kernel: Kernel) -> None:
@@ -40,6 +50,24 @@ def test_tasks_stacks_and_modules() -> None:
     assert kernel.symbols.describe(MODULE_TEXT + 0x12) == "lo_open+0x2/0x20 [loop]"
     assert [table.covers(MODULE_TEXT) for table in kernel.orc.tables] == [False, True]
     read_all(kernel)
+
+
+def test_the_registers_lie_on_the_stack_when_error_entry_has_just_returned() -> None:
+    """The table takes them to be where the exception left its frame."""
+    memory = flatkernel.memory()
+    regs = STACK + 0x180
+    values = [0] * len(PT_REGS)
+    values[PT_REGS.index("ip")], values[PT_REGS.index("cs")] = TEXT + 0x210, 0x10
+    values[PT_REGS.index("sp")] = STACK + 0x118
+    memory += bytes(regs + 8 * len(values) - len(memory))
+    struct.pack_into(f"<{len(values)}Q", memory, regs, *values)
+    kernel = flatkernel.kernel(memory)
+    assert kernel.orc.error_returns == [ENTRY + 9]
+    trace = kernel.unwind({"ip": ENTRY + 9, "sp": regs})
+    names = [line.split("+")[0] for line in describe(kernel, trace)]
+    assert names == ["__entry_text_start", "last", "second", "_stext"] and trace.whole
+    memory[ENTRY + 5] ^= 1  # a call of another function
+    assert flatkernel.kernel(memory).orc.error_returns == []
 
 
 def test_a_thread_list_that_never_comes_back_ends() -> None:
