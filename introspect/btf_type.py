@@ -141,15 +141,21 @@ class Type:
         return self._collect(0)
 
     def _collect(self, depth: int) -> dict[str, Member]:
-        """Members by name, those of anonymous members included."""
+        """Members by name, those of anonymous members included; once a type, however often met."""
+        known: dict[str, Member] | None = self.__dict__.get("_index")
+        if known is not None:
+            return known
+        if depth > MAX_NESTING:
+            raise Corrupt("anonymous members do not end", f"BTF type {self.id}")
         found: dict[str, Member] = {}
         for member in self.members:
             if member.name:
                 found.setdefault(member.name, member)
-            elif depth < MAX_NESTING:
+            else:
                 inner = member.type.strip()._collect(depth + 1)
                 for name, (_, kind, offset, bits) in inner.items():
                     found.setdefault(name, Member(name, kind, member.bit_offset + offset, bits))
+        self.__dict__["_index"] = found
         return found
 
     def has(self, name: str) -> bool:

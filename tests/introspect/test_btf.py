@@ -110,6 +110,22 @@ def test_circles_end() -> None:
     assert not btf.struct("s").has("x")
 
 
+def test_anonymous_members_are_looked_through_once() -> None:
+    """Each struct has four of the next one: one by one there would be 4 ** 16 of the last."""
+    w = BtfWriter()
+    inner = w.struct("last", 4, [("x", w.int("int", 4), 32)])
+    for level in range(16):
+        inner = w.struct(f"s{level}", 4, [("", inner, 8)] * 4)
+    assert Btf(w.blob()).struct("s15").member("x").bit_offset == 32 + 16 * 8
+
+
+def test_anonymous_members_that_do_not_end() -> None:
+    w = BtfWriter()
+    w.struct("round", 4, [("", 1, 0), ("", 1, 0)])
+    with pytest.raises(Corrupt, match="do not end"):
+        Btf(w.blob()).struct("round").has("x")
+
+
 def test_variables_of_variables_have_no_size() -> None:
     w = BtfWriter()
     w.add(Kind.VAR, "self", target=1, extra=struct.pack("<I", 0))
