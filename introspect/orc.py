@@ -9,11 +9,10 @@ does not have, follow from whether `end` is one of them.  7.2 numbers the
 registers anew: the stack pointer, which nine rules in ten count from, tells
 which numbers are in use.
 
-One rule is amended.  Since 5.19 (520a7e80c96d) error_entry() returns with the
-registers on the stack that it was called on (and their address, or that of a
-copy, in rax), and yet the table takes the stack to be as it was before the
-call, until the next instruction, `mov %rax,%rsp`, is done.  Emulators stop
-there often.
+One rule is amended, as seen in 6.1: error_entry() returns with the registers on
+the stack that it was called on (and their address, or that of a copy, in rax),
+and yet the table takes the stack to be as it was before the call, until the
+next instruction, `mov %rax,%rsp`, is done.  Emulators stop there often.
 
 Source: arch/x86/include/asm/orc_types.h, arch/x86/kernel/unwind_orc.c.
 """
