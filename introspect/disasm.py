@@ -23,6 +23,8 @@ _BYTE = re.compile(r"([<(]?)([0-9a-f]{2})")
 _TARGET = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _RIP = re.compile(r"\[rip ([+-]) 0x([0-9a-f]+)\]")
 
+_CALL, CALL_SIZE = 0xE8, 5
+
 
 class Instruction(NamedTuple):
     """`text`: mnemonic and operands; `note`: what they refer to; `current` marks the spot."""
@@ -71,6 +73,13 @@ def _note(text: str, end: int, symbols: Symbols) -> str:
     except NotFound:
         return ""
     return f"{name}+{offset:#x}" if offset else name
+
+
+def called(code: bytes, behind: int) -> int | None:
+    """What the `call rel32` calls whose CALL_SIZE bytes end at `behind`; None where it is none."""
+    if len(code) != CALL_SIZE or code[0] != _CALL:
+        return None
+    return behind + int.from_bytes(code[1:], "little", signed=True)
 
 
 def around(kernel: Kernel, address: int, before: int = 10, after: int = 6) -> list[Instruction]:

@@ -26,6 +26,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from introspect.btf import Type
+from introspect.disasm import CALL_SIZE, called
 from introspect.errors import Corrupt, IntrospectError, MemoryFault, NotFound
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ FRAME_POINTER = Entry(16, -16, Reg.BP, Reg.PREV_SP, Step.CALL, False)
 # error_entry() has just returned: a whole struct pt_regs lies on the stack
 ERROR_RETURN = Entry(0, 0, Reg.SP, Reg.UNDEFINED, Step.REGS, True)
 _MOV_RAX_RSP = b"\x48\x89\xc4"
-_CALL = b"\xe8"
 MAX_ENTRY_TEXT = 1 << 18
 
 _OLD_STEPS = (Step.CALL, Step.REGS, Step.PARTIAL, Step.UNDEFINED)
@@ -202,9 +202,7 @@ class Orc:
             return []
         found, at = [], text.find(_MOV_RAX_RSP)
         while at >= 0:
-            call = text[max(at - 5, 0) : at]
-            distance = int.from_bytes(call[1:], "little", signed=True)
-            if call[:1] == _CALL and len(call) == 5 and start + at + distance == target:
+            if called(text[max(at - CALL_SIZE, 0) : at], start + at) == target:
                 found.append(start + at)
             at = text.find(_MOV_RAX_RSP, at + 1)
         return found

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from crashdump.analysis.report import Block, Lines, Table
 from crashdump.analysis.subject import Subject
 from crashdump.analysis.title import culprit
+from introspect.disasm import CALL_SIZE, called
 from introspect.errors import IntrospectError, NotFound
 from introspect.lists import walk
 from introspect.stack import stack_size
@@ -67,7 +68,6 @@ RT_KINDS = (
 )  # fmt: skip
 BLOCKERS = ("mutex", "semaphore", "rwsem", "rwsem")  # by BLOCKER_TYPE_MASK of task.blocker
 BLOCKER_TYPE = 3
-CALL, CALL_SIZE = 0xE8, 5  # x86: call rel32
 
 
 @dataclass
@@ -123,9 +123,9 @@ def _called(subject: Subject, task: Task) -> list[str]:
             code = subject.kernel.read(frame.ip - CALL_SIZE, CALL_SIZE)
         except IntrospectError:
             continue
-        if code[0] == CALL and not frame.exact:
-            distance = int.from_bytes(code[1:], "little", signed=True)
-            names.append(subject.function(frame.ip + distance, True))
+        target = called(code, frame.ip)
+        if target is not None and not frame.exact:
+            names.append(subject.function(target, True))
     return names
 
 
