@@ -98,6 +98,7 @@ KMB_CPU_PARKED: Final = 1
 KMB_CPU_STARTED: Final = 2
 KMB_CPU_LOST: Final = 3
 KMB_LEASE_MAX_MS: Final = 60000
+KMB_START_WAIT_MAX_US: Final = 1000000
 KMB_LEASE_RENEW: Final = 0x80000000
 KMB_MAX_SPANS: Final = 0x40000
 KMB_POKE_MAX: Final = 0x10000
@@ -601,7 +602,7 @@ class KmbStart(NamedTuple):
     """struct kmb_start: KMB_START."""
 
     vnode: U32
-    reserved: U32
+    wait_us: U32
     cr3: U64
     entry: U64
     rsi: U64
@@ -612,7 +613,7 @@ class KmbResume(NamedTuple):
     """struct kmb_resume: KMB_RESUME."""
 
     vnode: U32
-    reserved: U32
+    wait_us: U32
     cr3: U64
     entry: U64
     cr4: U64

@@ -164,7 +164,7 @@ class FakeMachine(FakeFires, FakeRoot):
             return binding._replace(held_until=self._ended.get(vnode, until))
         return binding._replace(holder=os.getpid(), held_until=until)
 
-    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
+    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int, wait_us: int = 0) -> int:
         self._owned()
         binding = self._parked(vnode)
         if not binding.slot.base + _PAGE <= cr3 < binding.slot.end or cr3 % _PAGE:
@@ -173,7 +173,7 @@ class FakeMachine(FakeFires, FakeRoot):
             raise PlacementError(f"vnode {vnode}: entry or boot_params are not in its region")
         return self._run(binding, resumed=False)
 
-    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:
+    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int, wait_us: int = 0) -> int:
         self._owned()
         binding = self._parked(vnode)
         inside = binding.slot.contains(Range(cr3 - _PAGE, 2 * _PAGE))

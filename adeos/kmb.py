@@ -58,7 +58,11 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
     },
     abi.KMB_START: {
         errno.ENOENT: _NOT_BOUND,
-        errno.EINVAL: (PlacementError, "page tables or entry lie outside its slot and region", ""),
+        errno.EINVAL: (
+            PlacementError,
+            "page tables or entry lie outside its slot and region, or the wait is too long",
+            "",
+        ),
         errno.EBUSY: (PlacementError, "has CPUs that are not parked", "park it first"),
         errno.ETIMEDOUT: (FenceError, "its boot CPU does not start", _LOG),
     },
@@ -71,6 +75,7 @@ _CAUSES: Final[dict[int, dict[int, _Cause]]] = {
     abi.KMB_PARK: {
         errno.ENOENT: _NOT_BOUND,
         errno.EINVAL: (PlacementError, "the time limit for parking is 1..1000 ms", ""),
+        errno.EBUSY: (PlacementError, "is being parked or started by another call", "try again"),
         errno.ETIMEDOUT: (FenceError, "a CPU did not confirm its parking", _LOG),
     },
     abi.KMB_NMI: {
@@ -238,12 +243,12 @@ class KmbMachine:
             raise _error(abi.KMB_QUERY, error.errno or 0, f"vnode {vnode}") from None
         return _binding(abi.BIND.unpack(buffer))
 
-    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
-        request = abi.KmbStart(vnode, 0, cr3, entry, rsi)
+    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int, wait_us: int = 0) -> int:
+        request = abi.KmbStart(vnode, wait_us, cr3, entry, rsi)
         return int(self._call(abi.KMB_START, abi.START, request, vnode).tsc)
 
-    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:
-        request = abi.KmbResume(vnode, 0, cr3, entry, cr4)
+    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int, wait_us: int = 0) -> int:
+        request = abi.KmbResume(vnode, wait_us, cr3, entry, cr4)
         return int(self._call(abi.KMB_RESUME, abi.RESUME, request, vnode).tsc)
 
     def park(self, vnode: int, timeout_ms: int = 100) -> int:

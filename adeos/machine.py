@@ -128,12 +128,16 @@ class Machine(Protocol):
         """What a vnode owns, None when it is not bound."""
         ...
 
-    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int) -> int:
-        """Boot a parked vnode's first CPU; the TSC just before its SIPI."""
+    def start(self, vnode: int, *, cr3: int, entry: int, rsi: int, wait_us: int = 0) -> int:
+        """Boot a parked vnode's first CPU; the TSC just before its SIPI.
+
+        FenceError when the CPU does not come: within `wait_us` microseconds, it has to be parked
+        anew then; with 0 it is waited for and tried some times, which may take seconds.
+        """
         ...
 
-    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int) -> int:
-        """Set a frozen vnode's first CPU going where it parked; the TSC just before its SIPI."""
+    def resume(self, vnode: int, *, cr3: int, entry: int, cr4: int, wait_us: int = 0) -> int:
+        """Set a frozen vnode's first CPU going where it parked; else as `start`."""
         ...
 
     def park(self, vnode: int, timeout_ms: int = 100) -> int:

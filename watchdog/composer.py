@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Composes a vnode's memory from its staged image and starts it.
 
-Blocks: call it in a thread, but for `compose` of what is `ready`.
+Blocks: call it in a thread, but for `compose` of what is `ready` and a `start` with a limit.
 
 Ahead, in idle time, the region that the next restart will use gets its kernel
 and initrd already.  Limit: a wild write of a running vnode into a region so
@@ -175,16 +175,16 @@ class Composer:
         with self._lock:
             self._ready[region] = image.digests
 
-    def start(self, unit: Unit) -> int:
-        """Start the boot CPU, or resume it; the TSC just before its SIPI."""
+    def start(self, unit: Unit, wait_us: int = 0) -> int:
+        """Start the boot CPU, or resume it; the TSC just before its SIPI.  As Machine.start."""
         assert unit.bridge is not None
         resume = unit.warm.resume
         if resume is not None:
             cr3, entry, cr4 = resume.cr3, resume.entry, resume.cr4
-            return self.machine.resume(unit.id, cr3=cr3, entry=entry, cr4=cr4)
+            return self.machine.resume(unit.id, cr3=cr3, entry=entry, cr4=cr4, wait_us=wait_us)
         assert unit.start_at is not None
         cr3, entry, rsi = unit.start_at
-        tsc = self.machine.start(unit.id, cr3=cr3, entry=entry, rsi=rsi)
+        tsc = self.machine.start(unit.id, cr3=cr3, entry=entry, rsi=rsi, wait_us=wait_us)
         unit.bridge.stamp_start(tsc, time.time_ns())
         return tsc
 

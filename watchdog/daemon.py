@@ -166,14 +166,13 @@ class Parts(NamedTuple):
 
 
 async def _lead(machine: Machine, config: Config, options: Options, parts: Parts) -> None:
-    tsc_khz = machine.info().tsc_khz
     journal = Journal(paths.journal_dir())
-    ledger, dump_ledger = (Ledger(parts.state, journal, tsc_khz) for _ in range(2))
+    ledger, dump_ledger = (Ledger(parts.state, journal, machine) for _ in range(2))
     await ledger.start()
     await dump_ledger.start()
     root = RootBridge.open(machine, writable=True)
     period_us = config.watch.period_ms * 1000
-    epoch = status.take_over(root, machine.tsc(), tsc_khz, period_us)
+    epoch = status.take_over(root, machine.tsc(), machine.info().tsc_khz, period_us)
     service = Service(config, machine, root, parts.open_writable)
     service.config_path = options.config_path
     ledger.finished = service.hooks.incident

@@ -15,8 +15,6 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from adeos.abi import Range
 from adeos.errors import AdeosError
 from adeos.machine import Machine
@@ -88,7 +86,7 @@ class Dumps:
     async def _hold(self, unit: Unit, entry: Entry, held: Held) -> None:
         """In the journal, at once; in the store where that cannot be, or it is filed already."""
         if entry.case is not None and not entry.number:
-            entry.case, entry.kept = msgspec.structs.replace(entry.case, held=held), False
+            entry.case, entry.kept = entry.case.held_by(held), False
             if not self.filer.keep(entry):
                 await self._filed(entry)
             return

@@ -2,9 +2,11 @@
 """Carries the supervisor's actions out on the machine, one vnode's in order, vnodes in parallel.
 
 Each handler answers with the event that tells how it went.  What may take
-long (park, copy, load, disk) runs in worker threads; the watch goes on
-meanwhile.  A handler that fails in a way nobody foresaw answers with the
-failure event of its action: a bug here must not leave a vnode in limbo.
+long (copy, load, disk) runs in worker threads; the watch goes on meanwhile.
+CPUs nearly always park and start in less time than it takes to go to a thread
+and back: that is tried in place first, for BRIEF_MS at most.  A handler that
+fails in a way nobody foresaw answers with the failure event of its action: a
+bug here must not leave a vnode in limbo.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from watchdog.errors import WatchdogError
 from watchdog.firing import Firing
 from watchdog.freezer import PARK_MS
 from watchdog.image_store import ImageStore
-from watchdog.journal import Case, bridge_copy
+from watchdog.journal import Case
 from watchdog.ledger import Entry, Ledger
 from watchdog.placement import Placement
 from watchdog.states import Fault
@@ -40,6 +42,9 @@ from watchdog.warm import Warm
 from watchdog.watch import record_complete
 
 PARK_ATTEMPTS = 3
+"""In a thread, of PARK_MS each."""
+BRIEF_MS = 2
+"""How long the watch may stand still for a CPU that does not come; once a fence, once a start."""
 
 
 class Host(freezer.Host, Protocol):
@@ -102,43 +107,19 @@ class Executor:
     async def fence(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """Registers first, then INIT and the confirmation of every CPU."""
         assert isinstance(action, actions.Fence)
-        tsc = await self._park_recorded(unit) if action.gather == "record" else None
-        if tsc is None:
-            unit.gathered = await self._gather(unit, action.gather)
-            try:
-                tsc = await self._park(unit)
-            except FenceError as error:
-                log.write("error", "fence-failed", vnode=unit.id, what=error)
-                return events.FenceFailed(action.incarnation, str(error))
-        unit.stamps["fenced"] = tsc
+        unit.gathered = await self._gather(unit, action.gather)
+        try:
+            unit.stamps["fenced"] = await self._park(unit)
+        except FenceError as error:
+            log.write("error", "fence-failed", vnode=unit.id, what=error)
+            return events.FenceFailed(action.incarnation, str(error))
         unit.watched = None
         return events.Fenced(action.incarnation, self._refined(unit))
 
-    async def _park_recorded(self, unit: Unit) -> int | None:
-        """Park once the crash record is complete; the TSC, None when it did not come to that.
-
-        In one go: a thread that waits for the record is at work when it is there.
-        """
-        bridge, incarnation = unit.bridge, unit.vnode.incarnation
-        unit.answered = None
-        if bridge is None:
-            return None
-
-        def work() -> int | None:
-            if not registers.wait_for_record(bridge, incarnation):
-                return None
-            return self.machine.park(unit.id, PARK_MS)
-
-        try:
-            tsc = await urgent.run(work)
-        except FenceError:
-            return None
-        if tsc is not None:
-            unit.gathered = "record"
-        return tsc
-
     async def _park(self, unit: Unit) -> int:
         """FenceError after some attempts."""
+        with contextlib.suppress(FenceError):
+            return self.machine.park(unit.id, BRIEF_MS)
         park = partial(self.machine.park, unit.id, PARK_MS)
         for _ in range(PARK_ATTEMPTS - 1):
             with contextlib.suppress(FenceError):
@@ -209,11 +190,12 @@ class Executor:
         unit.answered = None
         if unit.bridge is None or not how:
             return ""
-        if how == "record" and record_complete(unit.bridge, unit.vnode.incarnation):
+        incarnation = unit.vnode.incarnation
+        if how == "record" and await registers.wait_for_record(unit.bridge, incarnation, unit.bell):
             return how
         await self.save_registers(unit)
         log.write("info", "registers", vnode=unit.id, answered=len(unit.answered or ()))
-        if how == "record" and record_complete(unit.bridge, unit.vnode.incarnation):
+        if how == "record" and record_complete(unit.bridge, incarnation):
             return how  # late, and yet better: registers of now are of a CPU that panics
         return "nmi" if unit.answered else ""
 
@@ -239,13 +221,13 @@ class Executor:
         return replace(fault, reason=crash.reason.name.lower(), cpu=crash.cpu)
 
     async def open_incident(self, unit: Unit, action: actions.Action) -> events.Event | None:
-        """Copy what is known of it; the action that follows puts it where a kill does not reach."""
+        """Note what is known of it; the action that follows puts it where a kill does not reach."""
         assert isinstance(action, actions.OpenIncident)
-        unit.entry = Entry.of(self.case_of(unit, action.fault))
+        unit.entry = Entry.of(self.case_of(unit, action.fault), unit.bridge)
         return None
 
     def case_of(self, unit: Unit, fault: Fault) -> Case:
-        """What is known of a fault now."""
+        """What is known of a fault now, but for the bridge."""
         return Case(
             vnode=unit.id,
             name=unit.config.name,
@@ -258,7 +240,6 @@ class Executor:
             boot_id=boot_id(),
             gathered=unit.gathered,
             answered=unit.answered,
-            bridge=bridge_copy(unit.bridge),
         )
 
     def _filed(self, entry: Entry) -> None:
@@ -340,7 +321,7 @@ class Executor:
         """INIT-SIPI-SIPI; the watch begins."""
         assert isinstance(action, actions.Start)
         try:
-            tsc = await urgent.run(lambda: self.composer.start(unit))
+            tsc = await self._start(unit)
         except AdeosError as error:
             if unit.warm.resume is None:
                 raise
@@ -356,6 +337,17 @@ class Executor:
         self.host.spawn(vitals.follow(self.machine, unit, unit.watched))
         self.warm.started(unit, unit.watched)
         return events.Started(action.incarnation)
+
+    async def _start(self, unit: Unit) -> int:
+        """The TSC of the SIPI; a CPU that has missed it is parked anew."""
+        with contextlib.suppress(FenceError):
+            return self.composer.start(unit, BRIEF_MS * 1000)
+
+        def again() -> int:
+            self.machine.park(unit.id, PARK_MS)
+            return self.composer.start(unit)
+
+        return await urgent.run(again)
 
     async def _boot_instead(self, unit: Unit, incarnation: int) -> int:
         """The CPU did not take its resume: park it anew and boot."""

@@ -24,12 +24,13 @@ from watchdog.states import Fault
 LAYER_OF = {"irqhang": "irq", "softlockup": "sched", "hang": "user"}
 
 
-def file(store: IncidentStore, case: Case, tsc_khz: int) -> Incident:
+def file(store: IncidentStore, case: Case, tsc_khz: int, view: capture.View) -> Incident:
     """The case's incident: made, its evidence written, its dump declared; what is there stays.
 
-    Doing it again, after a kill at any moment of it, finishes it.
+    `view`: the memory in which its region may be held.  Doing it again, after a kill at any
+    moment of it, finishes it.
     """
-    bridge = case.open_bridge()
+    bridge = case.open_bridge(view)
     incident = _find(store, case) or store.create(sync=False, **_fields(case, bridge, tsc_khz))
     if incident.dump.state is not DumpState.NONE:
         return incident

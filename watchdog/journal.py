@@ -5,8 +5,9 @@
     ...                    # the successor starts; then filing.py makes an incident of it
     journal.drop(case)     # the store has it
 
-The copies are of what the successor will use again: its low slot, and the bridge with crash record,
-registers and log.  Nothing is parsed here: that costs 20 ms under emulation, a copy less than one.
+The copies are of what the successor will use again: its low slot, and, unless its region is held,
+the bridge with crash record, registers and log.  Nothing is parsed here: that costs 20 ms under
+emulation, a copy less than one.
 Limits: the directory is in memory (/run): a case is as lost by a reboot as the vnode's memory.
 """
 
@@ -15,10 +16,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge
+from adeos.errors import AdeosError
+from crashdump.capture import View, boot_id
 from crashdump.errors import DiskFull
 from crashdump.files import replace_file
 from crashdump.incident import Witness
@@ -41,9 +45,9 @@ class Case(msgspec.Struct, frozen=True):
     """A fault of a fenced vnode.
 
     `opened`: Unix time, seconds; with `vnode` and the fault's incarnation it names the case.
-    `stamps`: TSC of each stage.  `gathered`, `answered`: as in Unit.  `bridge`: as it was, b"" = it
-    had none.  `boot_id`: of the root kernel under which `held` lies in memory.  `strategy`,
-    `successor`: of one that runs already.  `lost`: why there is no dump.
+    `stamps`: TSC of each stage.  `gathered`, `answered`: as in Unit.  `bridge`: a copy of it, b"" =
+    it had none or lies in what is held.  `boot_id`: of the root kernel under which `held` lies in
+    memory.  `strategy`, `successor`: of one that runs already.  `lost`: why there is no dump.
     """
 
     vnode: int
@@ -63,17 +67,26 @@ class Case(msgspec.Struct, frozen=True):
     successor: int | None = None
     lost: str = ""
 
-    def open_bridge(self) -> Bridge | None:
-        """The copy, to be read as any bridge."""
-        if not self.bridge:
+    def held_by(self, held: Held) -> Case:
+        """The case with its memory held, where the bridge is as safe as in a copy."""
+        return replace(self, held=held, bridge=b"")
+
+    def open_bridge(self, view: View) -> Bridge | None:
+        """The copy, or what is held of it in the memory behind `view`, to be read as any bridge."""
+        if self.bridge:
+            return Bridge(memoryview(self.bridge.ljust(abi.VN_BRIDGE_SIZE, b"\0")))
+        if self.held is None or self.boot_id != boot_id():
             return None
-        return Bridge(memoryview(self.bridge.ljust(abi.VN_BRIDGE_SIZE, b"\0")))
+        region = self.held.region
+        try:
+            return Bridge(view(region.base + abi.VN_OFF_BRIDGE, abi.VN_BRIDGE_SIZE), region)
+        except AdeosError as error:
+            log.write("warning", "bridge", vnode=self.vnode, what=error)
+            return None
 
 
-def bridge_copy(bridge: Bridge | None) -> bytes:
+def bridge_copy(bridge: Bridge) -> bytes:
     """What a case keeps of a bridge: of the log's tail no more than there is."""
-    if bridge is None:
-        return b""
     tail = abi.CRASH.get(bridge.view, abi.VN_BR_CRASH, "kmsg_len")
     return bytes(bridge.view[: min(abi.VN_BR_KMSG + tail, BRIDGE_KEPT)])
 

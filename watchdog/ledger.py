@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
+from adeos.bridge import Bridge
+from adeos.machine import Machine
 from crashdump.errors import CrashdumpError
 from crashdump.incident import DumpState, Incident, IncidentState, Witness
 from crashdump.store import IncidentStore
 from watchdog import filing, log
-from watchdog.journal import Case, Journal
+from watchdog.journal import Case, Journal, bridge_copy
 from watchdog.states import Fault
 
 T = TypeVar("T")
@@ -33,6 +37,8 @@ class Entry:
     witnesses: tuple[Witness, ...] = ()
     captured: bool = False
     case: Case | None = None
+    bridge: Bridge | None = None
+    """That the case still lacks: it lies in memory as the vnode left it."""
     kept: bool = False
     """The journal has the case as it is."""
     task: asyncio.Task[None] | None = None
@@ -43,18 +49,25 @@ class Entry:
     """Those of the unit, when the next fault came before this incident was closed."""
 
     @classmethod
-    def of(cls, case: Case) -> Entry:
+    def of(cls, case: Case, bridge: Bridge | None = None) -> Entry:
         """A case that is not filed yet."""
-        return cls(0, case.fault, case.witnesses, case.held is not None, case)
+        return cls(0, case.fault, case.witnesses, case.held is not None, case, bridge)
+
+    def copy_bridge(self) -> None:
+        """The vnode's memory may be written from now on, unless it is held."""
+        if self.case is not None and self.case.held is None and self.bridge is not None:
+            self.case = replace(self.case, bridge=bridge_copy(self.bridge))
+        self.bridge = None
 
 
 class Ledger:
     """Opened in its own thread, which SQLite wants."""
 
-    def __init__(self, directory: Path, journal: Journal, tsc_khz: int) -> None:
+    def __init__(self, directory: Path, journal: Journal, machine: Machine) -> None:
         self.directory = directory
         self.journal = journal
-        self.tsc_khz = tsc_khz
+        self.view = machine.view
+        self.tsc_khz = machine.info().tsc_khz
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._store: IncidentStore
         self.finished: Callable[[Incident], None] = lambda incident: None
@@ -88,6 +101,7 @@ class Ledger:
         """Put an incident into the journal, which no disk holds up; False where that cannot be."""
         if entry.case is None or entry.number or entry.kept:
             return True
+        entry.copy_bridge()
         entry.kept = self.journal.put(entry.case)
         return entry.kept
 
@@ -96,6 +110,7 @@ class Ledger:
 
         Only then the journal lets it go.
         """
+        entry.copy_bridge()
         if entry.task is None:
             entry.task = asyncio.get_running_loop().create_task(self._file(entry))
         await asyncio.shield(entry.task)
@@ -106,7 +121,9 @@ class Ledger:
         if case is None:
             return
         try:
-            incident = await self.call(lambda store: filing.file(store, case, self.tsc_khz))
+            incident = await self.call(
+                lambda store: filing.file(store, case, self.tsc_khz, self.view)
+            )
         except Exception as error:  # the disk, or a bug over what a vnode wrote: it runs on
             entry.error = error
             text = str(error) if isinstance(error, CrashdumpError) else repr(error)

@@ -149,13 +149,14 @@ class Placement:
             return None
 
     def _free(self, unit: Unit) -> Range | None:
+        """One that is shown to no other if there is, of those the one that it was shown before."""
         assert unit.region is not None
-        size, region = unit.region.size, self._own(unit)
-        if region is None:
-            others = [self._taken(other.size, other.base) for other in self.ahead.values()]
-            region = self._taken(size)
-            for other in filter(None, others):
-                self.pool.free_region(other)
+        size = unit.region.size
+        shown = [region for vnode, region in self.ahead.items() if vnode != unit.id]
+        others = [self._taken(other.size, other.base) for other in shown]
+        region = self._own(unit) or self._taken(size)
+        for other in filter(None, others):
+            self.pool.free_region(other)
         region = region or self._taken(size)
         if region is not None:
             self.pool.free_region(region)

@@ -20,7 +20,7 @@ from adeos.machine import Machine
 from watchdog.watch import record_complete
 
 RECORD_WAIT_S = 0.020
-RECORD_POLL_S = 0.0002
+RECORD_POLL_S = 0.005
 NMI_WAIT_S = 0.020
 POLL_S = 0.001
 POLL_LATE_S = 5 * POLL_S
@@ -74,13 +74,20 @@ class Questions:
             return False
 
 
-def wait_for_record(bridge: Bridge, incarnation: int) -> bool:
-    """Wait for the crash record to be complete, in a thread; whether it is."""
-    end = time.monotonic() + RECORD_WAIT_S
+async def wait_for_record(bridge: Bridge, incarnation: int, bell: asyncio.Event) -> bool:
+    """Wait for the crash record to be complete; whether it is.
+
+    `bell`: set when the vnode rings, as it does then; what goes unheard costs RECORD_POLL_S.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + RECORD_WAIT_S
     while not record_complete(bridge, incarnation):
-        if time.monotonic() >= end:
-            return record_complete(bridge, incarnation)
-        time.sleep(RECORD_POLL_S)
+        if loop.time() >= end:
+            return False
+        bell.clear()
+        timer = loop.call_later(RECORD_POLL_S, bell.set)
+        await bell.wait()
+        timer.cancel()
     return True
 
 

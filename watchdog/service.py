@@ -221,6 +221,7 @@ class Service:
             self.portals += event.rings
             unit = self.units.get(event.vnode)
             if unit is not None:
+                unit.bell.set()
                 self._look(unit, self.machine.tsc(), event.tsc)
                 self._late_report(unit, event.tsc)
 
@@ -310,10 +311,13 @@ class Service:
                 log.write("error", "reload", what=line)
 
     def prepare_all(self) -> None:
-        """Get what the next restart of each running vnode needs ready, in idle time."""
-        for unit in self.units.values():
-            if unit.vnode.state is State.RUNNING:
-                self.spawn(self.executor.prepare(unit))
+        """Get what the next restart of each running vnode needs ready, in idle time.
+
+        The large first: they have the least choice of where to go.
+        """
+        running = [unit for unit in self.units.values() if unit.vnode.state is State.RUNNING]
+        for unit in sorted(running, key=lambda unit: unit.config.span.size, reverse=True):
+            self.spawn(self.executor.prepare(unit))
 
     async def adopt(self) -> None:
         """Take over what an earlier daemon left; before any command is served."""

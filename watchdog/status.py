@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 
 from adeos import abi
 from adeos.bridge import RootBridge
+from watchdog.config import VnodeWatch
 from watchdog.supervisor import restarts_left
 from watchdog.unit import Unit
 
@@ -66,7 +68,7 @@ def describe(unit: Unit) -> abi.Status:
         reason=_fit(vnode.reason),
         cpu=binding.cpus if binding else config.cpus,
         apicid=unit.apicids,
-        limit_us=tuple(layer.limit_ms * 1000 for layer in config.watch.layers),
+        limit_us=_limits(config.watch),
         grants=sum(1 << other for other in unit.grants),
         controls=sum(1 << other for other in unit.controls),
         way=unit.warm.way,
@@ -74,6 +76,12 @@ def describe(unit: Unit) -> abi.Status:
         image_tsc=unit.warm.image_tsc,
         standby_tsc=unit.warm.standby_tsc,
     )
+
+
+@cache
+def _limits(watch: VnodeWatch) -> tuple[int, ...]:
+    """Microseconds, a layer each."""
+    return tuple(layer.limit_ms * 1000 for layer in watch.layers)
 
 
 def _fit(text: str) -> str:

@@ -17,6 +17,7 @@ names ending in _tsc are TSC cycles, passed through to the incident.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -165,6 +166,7 @@ def _stale(vnode: Vnode, event: Event) -> bool:
     return getattr(event, "incarnation", vnode.incarnation) != vnode.incarnation
 
 
+@cache
 def _budget(policy: Restart) -> Budget:
     return Budget(
         intensity=policy.intensity,

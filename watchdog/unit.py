@@ -96,6 +96,8 @@ class Unit:
     queue: asyncio.Queue[Action] = field(default_factory=asyncio.Queue)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set and replaced at each change of state."""
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it rings its portal."""
     published: abi.Status | None = None
     """What the root bridge says of it."""
     since_tsc: int = 0

@@ -214,7 +214,8 @@ async def dump(service: Service, request: Reply, send: Send) -> Reply:
         unit.gathered = "nmi" if unit.answered else ""
     fault = Fault("dump", unit.vnode.incarnation, crash=False)
     case = executor.case_of(unit, fault)
-    entry = Entry.of(msgspec.structs.replace(case, stamps={}, witnesses=(), policy="operator"))
+    case = msgspec.structs.replace(case, stamps={}, witnesses=(), policy="operator")
+    entry = Entry.of(case, unit.bridge)
     if not await executor.ledger.file(entry):
         raise entry.error or RefusedError(f"{unit.label}: no incident could be made; try again")
     incident = await executor.dumps.live(unit, entry)

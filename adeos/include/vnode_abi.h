@@ -758,10 +758,14 @@ struct kmb_bind {
 	__u64 held_until;
 };
 
+#define KMB_START_WAIT_MAX_US	1000000
+
 /**
  * struct kmb_start - KMB_START: boots the vnode's first CPU
  * @vnode: bound, all its CPUs parked
- * @reserved: 0
+ * @wait_us: for the CPU to be in long mode, ..KMB_START_WAIT_MAX_US; -ETIMEDOUT then,
+ *	and the CPU is lost: park it anew.  0: as long as it takes, parked and tried
+ *	some times
  * @cr3: physical address of the page tables, in the slot, below 4 GiB
  * @entry: where to jump in long mode, in the region
  * @rsi: its argument (boot_params), in the region
@@ -769,7 +773,7 @@ struct kmb_bind {
  */
 struct kmb_start {
 	__u32 vnode;
-	__u32 reserved;
+	__u32 wait_us;
 	__u64 cr3;
 	__u64 entry;
 	__u64 rsi;
@@ -779,7 +783,7 @@ struct kmb_start {
 /**
  * struct kmb_resume - KMB_RESUME: sets a frozen vnode's first CPU going
  * @vnode: bound, all its CPUs parked
- * @reserved: 0
+ * @wait_us: as in struct kmb_start
  * @cr3: physical address of its page tables, in the slot
  * @entry: kernel address to jump to
  * @cr4: PAE, or PAE and LA57
@@ -787,7 +791,7 @@ struct kmb_start {
  */
 struct kmb_resume {
 	__u32 vnode;
-	__u32 reserved;
+	__u32 wait_us;
 	__u64 cr3;
 	__u64 entry;
 	__u64 cr4;

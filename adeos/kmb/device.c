@@ -29,7 +29,6 @@ struct reader {
 
 /* Room for the argument of any ioctl */
 union argument {
-	struct vn_root_info info;
 	struct kmb_cpus cpus;
 	struct kmb_bind bind;
 	struct kmb_start start;
@@ -42,20 +41,6 @@ union argument {
 	struct kmb_break breakpoint;
 	u32 vnode;	/* also the first member of all that name one */
 };
-
-static int do_info(struct file *file, union argument *a)
-{
-	memset(&a->info, 0, sizeof(a->info));
-	kmb_memory_info(&a->info);
-	a->info.abi = VN_ABI_VERSION;
-	a->info.x2apic = vn_lapic_x2apic();
-	a->info.tsc_khz = tsc_khz;
-	a->info.boot_apicid = per_cpu(x86_cpu_to_apicid, 0);
-	a->info.ncpus = kmb_cpus_count();
-	a->info.owner_pid = kmb_owner_pid_here();
-	a->info.tsc = rdtsc();
-	return 0;
-}
 
 static int do_cpus(struct file *file, union argument *a)
 {
@@ -142,21 +127,24 @@ static int do_successor(struct file *file, union argument *a)
 
 enum { OWNER = 0, HOLDER = 1, ANYBODY = 2 };
 
-/* @who: OWNER alone, HOLDER of the vnode's control alone (or both), ANYBODY */
+/*
+ * @who: OWNER alone, HOLDER of the vnode's control alone (or both), ANYBODY
+ * @waits: for the CPUs of the vnode it names, one such call a vnode
+ */
 static const struct command {
 	unsigned int number;
 	int (*run)(struct file *file, union argument *a);
 	unsigned int who;
+	bool waits;
 } commands[] = {
-	{ KMB_INFO, do_info, ANYBODY },
 	{ KMB_CPUS, do_cpus, ANYBODY },
 	{ KMB_QUERY, do_query, ANYBODY },
 	{ KMB_CLAIM, do_claim, ANYBODY },
-	{ KMB_BIND, do_bind, OWNER },
-	{ KMB_UNBIND, do_unbind, OWNER },
-	{ KMB_START, do_start, OWNER },
-	{ KMB_RESUME, do_resume, OWNER },
-	{ KMB_PARK, do_park, OWNER },
+	{ KMB_BIND, do_bind, OWNER, true },
+	{ KMB_UNBIND, do_unbind, OWNER, true },
+	{ KMB_START, do_start, OWNER, true },
+	{ KMB_RESUME, do_resume, OWNER, true },
+	{ KMB_PARK, do_park, OWNER, true },
 	{ KMB_NMI, do_nmi, HOLDER },
 	{ KMB_IPI, do_ipi, OWNER },
 	{ KMB_CONTROL, do_control, ANYBODY },
@@ -190,15 +178,47 @@ static bool may(const struct file *file, const struct command *c, u32 vnode)
 	return kmb_owns(file);
 }
 
+static int run(struct file *file, const struct command *c, union argument *a)
+{
+	u32 vnode = a->vnode;
+	int rc;
+
+	if (!may(file, c, vnode))
+		return -EACCES;
+	if (!c->waits)
+		return c->run(file, a);
+	if (!kmb_vnode_enter(vnode))
+		return -EBUSY;
+	rc = c->run(file, a);
+	kmb_vnode_leave(vnode);
+	return rc;
+}
+
 static int run_locked(struct file *file, const struct command *c, union argument *a)
 {
-	int rc = -EACCES;
+	int rc;
 
 	mutex_lock(&kmb_lock);
-	if (may(file, c, a->vnode))
-		rc = c->run(file, a);
+	rc = run(file, c, a);
 	mutex_unlock(&kmb_lock);
 	return rc;
+}
+
+/* The watch reads the time by it at every tick, so it waits for nobody's kmb_lock. */
+static long tell_info(void __user *p)
+{
+	struct vn_root_info info = {
+		.abi = VN_ABI_VERSION,
+		.x2apic = vn_lapic_x2apic(),
+		.tsc_khz = tsc_khz,
+		.boot_apicid = per_cpu(x86_cpu_to_apicid, 0),
+		.ncpus = kmb_cpus_count(),
+		.owner_pid = kmb_owner_pid_here(),
+	};
+
+	kmb_memory_info(&info);
+	info.tsc = rdtsc();
+	return copy_to_user(p, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
 static long clear_memory(struct file *file, void __user *p)
@@ -233,6 +253,8 @@ static long kmb_ioctl(struct file *file, unsigned int number, unsigned long arg)
 	long rc = 0;
 
 	switch (number) {
+	case KMB_INFO:
+		return tell_info(p);
 	case KMB_CLEAR:
 		return clear_memory(file, p);
 	case KMB_PUT_BACK:

@@ -62,7 +62,9 @@ void kmb_portal_exit(void);
  * @dest_apicid: and its destination
  * @start_tsc: TSC of the last start
  * @page: mapping of the slot's first page
+ * @nonce: of its last parking
  * @pinned: a module reference is held, because a CPU may run the vnode
+ * @busy: a call parks or starts it, and waits for its CPUs without kmb_lock
  */
 struct kmb_vnode {
 	u32 id;
@@ -76,12 +78,16 @@ struct kmb_vnode {
 	u32 dest_apicid;
 	u64 start_tsc;
 	void *page;
+	u32 nonce;
 	bool pinned;
+	bool busy;
 };
 
 /* vnode.c: binding */
 extern struct mutex kmb_lock;
 struct kmb_vnode *kmb_vnode_find(u32 id);
+bool kmb_vnode_enter(u32 id);
+void kmb_vnode_leave(u32 id);
 int kmb_vnode_check_memory(const struct kmb_bind *bind);
 bool kmb_vnode_is_table(const struct kmb_vnode *v, u64 pa);
 int kmb_vnode_bind(struct kmb_bind *bind);

@@ -8,10 +8,20 @@
 #include <linux/pid.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/spinlock.h>
 
-/* guarded by kmb_lock */
+/* guarded by kmb_lock; @owner_pid is also read under @pid_lock alone */
 static struct file *owner;
 static struct pid *owner_pid;
+static DEFINE_SPINLOCK(pid_lock);
+
+static void set_pid(struct pid *pid)
+{
+	spin_lock(&pid_lock);
+	swap(owner_pid, pid);
+	spin_unlock(&pid_lock);
+	put_pid(pid);
+}
 
 int kmb_owner_claim(struct file *file)
 {
@@ -25,7 +35,7 @@ int kmb_owner_claim(struct file *file)
 		return -EBUSY;
 	}
 	owner = file;
-	owner_pid = get_pid(task_tgid(current));
+	set_pid(get_pid(task_tgid(current)));
 	return 0;
 }
 
@@ -34,14 +44,18 @@ void kmb_owner_closed(const struct file *file)
 	if (owner != file)
 		return;
 	owner = NULL;
-	put_pid(owner_pid);
-	owner_pid = NULL;
+	set_pid(NULL);
 }
 
-/* As the caller's namespace has it. */
+/* As the caller's namespace has it; wants no kmb_lock. */
 pid_t kmb_owner_pid_here(void)
 {
-	return owner_pid ? pid_vnr(owner_pid) : 0;
+	pid_t pid;
+
+	spin_lock(&pid_lock);
+	pid = owner_pid ? pid_vnr(owner_pid) : 0;
+	spin_unlock(&pid_lock);
+	return pid;
 }
 
 bool kmb_owns(const struct file *file)

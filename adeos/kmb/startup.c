@@ -7,7 +7,9 @@
  * into a word of its own: the CPU has left whatever it did.  A second INIT then
  * leaves it waiting for SIPI, where no NMI and no stray interrupt runs code.
  *
- * All waits sleep or are some microseconds short.
+ * All waits sleep or are some microseconds short.  Those of a call of the daemon
+ * sleep without kmb_lock: a CPU that does not come keeps nobody from watching,
+ * parking and starting the other vnodes.
  */
 #include "kmb.h"
 
@@ -37,11 +39,21 @@ static uint skip_sipi;
 module_param(skip_sipi, uint, 0644);
 MODULE_PARM_DESC(skip_sipi, "for tests: leave SIPI out in so many attempts");
 
-static u32 nonce;
+/* A vnode that is not busy is looked at by the kernel itself, which lets nobody in between. */
+static void nap(const struct kmb_vnode *v, u32 us, u32 at_most_us)
+{
+	bool busy = v->busy;
+
+	if (busy)
+		mutex_unlock(&kmb_lock);
+	usleep_range(us, at_most_us);
+	if (busy)
+		mutex_lock(&kmb_lock);
+}
 
 /* 10 ms by the MP specification; 0 on CPUs of this century, by the rule of
  * smp_quirk_init_udelay() (arch/x86/kernel/smpboot.c, 6.1). */
-static void wait_after_init(void)
+static void wait_after_init(const struct kmb_vnode *v)
 {
 	const struct cpuinfo_x86 *c = &boot_cpu_data;
 	int us = READ_ONCE(init_us);
@@ -54,7 +66,7 @@ static void wait_after_init(void)
 		us = modern ? 0 : 10000;
 	}
 	if (us > 10)
-		usleep_range(us, us + us / 4);
+		nap(v, us, us + us / 4);
 	else
 		udelay(10);
 }
@@ -82,7 +94,7 @@ static void init_cpus(struct kmb_vnode *v, u32 which)
 	for (i = 0; i < v->ncpus; i++)
 		if (which & BIT(i))
 			send_init(v->cpu[i]->apicid);
-	wait_after_init();
+	wait_after_init(v);
 	for (i = 0; i < v->ncpus; i++)
 		if (which & BIT(i))
 			send_init_end(v->cpu[i]->apicid);
@@ -102,7 +114,7 @@ static u32 unconfirmed(const struct kmb_vnode *v, struct vn_trampoline *t, u32 w
 	u32 i, left = 0;
 
 	for (i = 0; i < v->ncpus; i++)
-		if ((which & BIT(i)) && READ_ONCE(t->ack[i]) != nonce)
+		if ((which & BIT(i)) && READ_ONCE(t->ack[i]) != v->nonce)
 			left |= BIT(i);
 	return left;
 }
@@ -119,20 +131,40 @@ static u32 wait_confirmed(const struct kmb_vnode *v, struct vn_trampoline *t,
 		which = unconfirmed(v, t, which);
 	}
 	while (which && ktime_before(ktime_get(), end)) {
-		usleep_range(20, 50);
+		nap(v, 20, 50);
 		which = unconfirmed(v, t, which);
 	}
 	return which;
 }
 
-static struct vn_trampoline *lay_trampoline(struct kmb_vnode *v, u32 mode)
+/* The page of the trampoline as it shall be; guarded by kmb_lock */
+static union {
+	struct vn_trampoline t;
+	u64 word[PAGE_SIZE / sizeof(u64)];
+} wanted;
+
+/* Writes what differs alone: an emulator that has the code translated keeps it, which is
+ * worth a millisecond a time. */
+static struct vn_trampoline *lay_wanted(struct kmb_vnode *v)
 {
-	struct vn_trampoline *t = v->page;
+	u64 *at = v->page;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(wanted.word); i++)
+		if (READ_ONCE(at[i]) != wanted.word[i])
+			WRITE_ONCE(at[i], wanted.word[i]);
+	return v->page;
+}
+
+/* For lay_wanted(), once the rest is set. */
+static struct vn_trampoline *want_trampoline(const struct kmb_vnode *v, u32 mode)
+{
+	struct vn_trampoline *t = &wanted.t;
 	size_t size = vn_trampoline_end - vn_trampoline_start;
 	u32 i;
 
-	memset(v->page, 0, PAGE_SIZE);
-	memcpy(v->page, vn_trampoline_start, size);
+	memset(&wanted, 0, sizeof(wanted));
+	memcpy(&wanted, vn_trampoline_start, size);
 	t->mode = mode;
 	t->far_offset = v->slot_base + (vn_trampoline_long - vn_trampoline_start);
 	t->far_segment = 0x10;
@@ -167,12 +199,13 @@ static u32 confirm_parking(struct kmb_vnode *v, struct vn_trampoline *t, u32 tim
 
 int kmb_startup_park(struct kmb_vnode *v, u32 timeout_ms, u32 *parked, u64 *tsc)
 {
-	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_PARK);
+	struct vn_trampoline *t = want_trampoline(v, TR_MODE_PARK);
 	u32 i, lost;
 
 	/* never 0, which the cleared words hold */
-	nonce = (nonce + 1) ?: 1;
-	t->nonce = nonce;
+	v->nonce = (v->nonce + 1) ?: 1;
+	t->nonce = v->nonce;
+	t = lay_wanted(v);
 	lost = confirm_parking(v, t, timeout_ms);
 	*tsc = rdtsc();
 	init_cpus(v, GENMASK(v->ncpus - 1, 0) & ~lost);
@@ -183,13 +216,13 @@ int kmb_startup_park(struct kmb_vnode *v, u32 timeout_ms, u32 *parked, u64 *tsc)
 		v->cpu[i]->state = ok ? KMB_CPU_PARKED : KMB_CPU_LOST;
 		*parked += ok;
 		if (!ok)
-			pr_err("vnode %u: CPU %u does not confirm its parking\n",
-			       v->id, v->cpu[i]->cpu);
+			pr_err("vnode %u: CPU %u does not confirm its parking within %u ms\n",
+			       v->id, v->cpu[i]->cpu, timeout_ms);
 	}
 	return lost ? -ETIMEDOUT : 0;
 }
 
-static bool wait_long_mode(struct vn_trampoline *t, u32 us)
+static bool wait_long_mode(const struct kmb_vnode *v, struct vn_trampoline *t, u32 us)
 {
 	ktime_t end = ktime_add_us(ktime_get(), us);
 	int i;
@@ -200,7 +233,7 @@ static bool wait_long_mode(struct vn_trampoline *t, u32 us)
 			return true;
 	}
 	do {
-		usleep_range(20, 50);
+		nap(v, 20, 50);
 		if (READ_ONCE(t->progress) == TR_AT_LONG)
 			return true;
 	} while (ktime_before(ktime_get(), end));
@@ -225,19 +258,20 @@ static bool try_boot_half(const struct kmb_vnode *v, struct vn_trampoline *t, u3
 {
 	u32 apicid = v->cpu[0]->apicid, skip = READ_ONCE(skip_sipi);
 
-	if (skip) {
+	if (skip)
 		WRITE_ONCE(skip_sipi, skip - 1);
-		return false;
-	}
-	send_sipi(v, apicid);
-	if (wait_long_mode(t, SIPI_GAP_US))
+	else
+		send_sipi(v, apicid);
+	if (wait_long_mode(v, t, SIPI_GAP_US))
 		return true;
-	send_sipi(v, apicid);
-	return wait_long_mode(t, wait_us);
+	if (!skip)
+		send_sipi(v, apicid);
+	return wait_long_mode(v, t, wait_us);
 }
 
-/* What the boot half of the trampoline is given. */
+/* What the boot half of the trampoline is given, and how long it may take (0: the usual). */
 struct boot {
+	u32 wait_us;
 	u64 cr3;
 	u64 entry;
 	u64 rsi;
@@ -247,14 +281,14 @@ struct boot {
 
 static struct vn_trampoline *lay_boot_half(struct kmb_vnode *v, const struct boot *boot)
 {
-	struct vn_trampoline *t = lay_trampoline(v, TR_MODE_BOOT);
+	struct vn_trampoline *t = want_trampoline(v, TR_MODE_BOOT);
 
 	t->cr3 = boot->cr3;
 	t->entry = boot->entry;
 	t->rsi = boot->rsi;
 	t->cr4 = boot->cr4;
 	t->efer = boot->efer;
-	return t;
+	return lay_wanted(v);
 }
 
 /*
@@ -264,7 +298,8 @@ static struct vn_trampoline *lay_boot_half(struct kmb_vnode *v, const struct boo
 static int run_boot_half(struct kmb_vnode *v, const struct boot *words, u64 *tsc)
 {
 	struct kmb_cpu *boot = v->cpu[0];
-	u32 attempt, i, parked, wait_us = BOOT_WAIT_US;
+	u32 attempts = words->wait_us ? 1 : BOOT_ATTEMPTS;
+	u32 attempt, i, parked, wait_us = words->wait_us ?: BOOT_WAIT_US;
 	u64 parked_tsc;
 
 	for (attempt = 1;; attempt++, wait_us *= 2) {
@@ -276,9 +311,9 @@ static int run_boot_half(struct kmb_vnode *v, const struct boot *words, u64 *tsc
 			v->cpu[i]->state = KMB_CPU_STARTED;
 		if (try_boot_half(v, t, wait_us) || !give_up(t))
 			break;
-		if (attempt == BOOT_ATTEMPTS) {
-			pr_err("vnode %u: CPU %u does not start, %u attempts\n", v->id, boot->cpu,
-			       attempt);
+		if (attempt == attempts) {
+			pr_err("vnode %u: CPU %u does not start within %u us, attempt %u\n", v->id,
+			       boot->cpu, wait_us, attempt);
 			boot->state = KMB_CPU_LOST;
 			return -ETIMEDOUT;
 		}
@@ -299,6 +334,7 @@ int kmb_startup_boot(struct kmb_vnode *v, struct kmb_start *start)
 		.entry = start->entry,
 		.rsi = start->rsi,
 		.cr4 = X86_CR4_PAE,
+		.wait_us = start->wait_us,
 		.efer = EFER_LME,
 	};
 
@@ -312,6 +348,7 @@ int kmb_startup_resume(struct kmb_vnode *v, struct kmb_resume *resume)
 		.cr3 = resume->cr3,
 		.entry = resume->entry,
 		.cr4 = resume->cr4,
+		.wait_us = resume->wait_us,
 		.efer = EFER_LME | EFER_NX,
 	};
 

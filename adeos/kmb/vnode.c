@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Vnodes: who owns which CPUs, region and slot, and what may be done to them
- * when.  One mutex, kmb_lock, guards it all.
+ * when.  One mutex, kmb_lock, guards it all.  A vnode whose CPUs are waited for
+ * without it is busy: nothing is done to it meanwhile.
  */
 #include "kmb.h"
 
@@ -23,6 +24,27 @@ struct kmb_vnode *kmb_vnode_find(u32 id)
 	return &vnodes[id];
 }
 
+/* Begin a call that may wait for the vnode's CPUs without kmb_lock; false: another one does. */
+bool kmb_vnode_enter(u32 id)
+{
+	struct kmb_vnode *v = kmb_vnode_find(id);
+
+	if (!v)
+		return true;
+	if (v->busy)
+		return false;
+	v->busy = true;
+	return true;
+}
+
+void kmb_vnode_leave(u32 id)
+{
+	struct kmb_vnode *v = kmb_vnode_find(id);
+
+	if (v)
+		v->busy = false;
+}
+
 static u32 count_state(const struct kmb_vnode *v, u32 state)
 {
 	u32 i, n = 0;
@@ -39,7 +61,7 @@ static bool all_parked(const struct kmb_vnode *v)
 
 bool kmb_vnode_started(const struct kmb_vnode *v)
 {
-	return count_state(v, KMB_CPU_STARTED) > 0;
+	return !v->busy && count_state(v, KMB_CPU_STARTED) > 0;
 }
 
 /* A running vnode keeps the module; an unloaded one could not take it back. */
@@ -61,7 +83,7 @@ bool kmb_vnode_running_in(u64 base, u64 size)
 	for (i = 1; i < VN_MAX_VNODES; i++) {
 		struct kmb_vnode *v = kmb_vnode_find(i);
 
-		if (v && !all_parked(v) &&
+		if (v && (v->busy || !all_parked(v)) &&
 		    (kmb_overlap(base, size, v->region_base, v->region_size) ||
 		     kmb_overlap(base, size, v->slot_base, v->slot_size)))
 			return true;
@@ -148,6 +170,7 @@ static int bind_new(struct kmb_vnode *v, const struct kmb_bind *b, void *page)
 	}
 	v->id = b->vnode;
 	v->ncpus = b->ncpus;
+	v->busy = true;
 	set_memory_of(v, b, page);
 	rc = kmb_startup_park(v, BIND_TIMEOUT_MS, &parked, &tsc);
 	if (rc) {
@@ -246,7 +269,7 @@ int kmb_vnode_start(struct kmb_start *s)
 	struct kmb_vnode *v = kmb_vnode_find(s->vnode);
 	int rc;
 
-	if (s->reserved)
+	if (s->wait_us > KMB_START_WAIT_MAX_US)
 		return -EINVAL;
 	if (!v)
 		return -ENOENT;
@@ -276,7 +299,7 @@ int kmb_vnode_resume(struct kmb_resume *r)
 	struct kmb_vnode *v = kmb_vnode_find(r->vnode);
 	int rc;
 
-	if (r->reserved)
+	if (r->wait_us > KMB_START_WAIT_MAX_US)
 		return -EINVAL;
 	if (!v)
 		return -ENOENT;
@@ -317,7 +340,7 @@ int kmb_vnode_interrupt(const struct kmb_ipi *i, bool nmi)
 		return -ENOENT;
 	if (i->cpu >= v->ncpus)
 		return -EINVAL;
-	if (v->cpu[i->cpu]->state != KMB_CPU_STARTED)
+	if (v->busy || v->cpu[i->cpu]->state != KMB_CPU_STARTED)
 		return -EHOSTDOWN;
 	vn_lapic_icr(nmi ? APIC_DM_NMI : APIC_DM_FIXED | i->vector, v->cpu[i->cpu]->apicid);
 	return 0;

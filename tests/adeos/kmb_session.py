@@ -9,8 +9,10 @@ import os
 import select
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -56,6 +58,7 @@ def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation
         flags=abi.VN_F_INJECT,
     )
     entry = loader.load(machine, image, placement)
+    missed = miss(machine, entry) if incarnation == 2 else None
     (PARAMETERS / "skip_sipi").write_text(str(incarnation - 1))  # the second life: tried twice
     machine.start(VNODE, cr3=entry.cr3, entry=entry.entry, rsi=entry.rsi)
     bridge = Bridge.open(machine, binding.region, writable=True)
@@ -123,7 +126,37 @@ def life(machine: KmbMachine, image: loader.Image, binding: Binding, incarnation
         "saved": [frame.flags if frame else 0 for frame in saved],
         "kmsg": "Kernel panic" in bridge.kmsg(),
         "control": control,
+        "missed": missed,
     }
+
+
+def miss(machine: KmbMachine, entry: loader.Entry) -> dict:
+    """Starts whose SIPI gets lost: with a limit, and without one while others ask."""
+    ways = {"cr3": entry.cr3, "entry": entry.entry, "rsi": entry.rsi}
+    skip = PARAMETERS / "skip_sipi"
+    skip.write_text("1")
+    late = _said(lambda: machine.start(VNODE, **ways, wait_us=2000))
+    again = _said(lambda: machine.start(VNODE, **ways, wait_us=2000))
+    machine.park(VNODE)
+    wrong = _said(lambda: machine.start(VNODE, **ways, wait_us=2_000_000))
+    skip.write_text("9")
+    said: list[tuple[str, str]] = []
+    start = partial(machine.start, VNODE, **ways)
+    thread = threading.Thread(target=lambda: said.append(_said(start)))
+    thread.start()
+    time.sleep(0.2)
+    binding = machine.query(VNODE)
+    busy = [
+        _said(lambda: machine.park(VNODE)),
+        _said(start),
+        _said(lambda: machine.unbind(VNODE)),
+        _said(lambda: machine.nmi(VNODE, 0)),
+        _said(lambda: machine.clear(*binding.region)),
+    ]
+    waited = thread.is_alive()  # seconds are left: nobody had to wait for its end
+    thread.join()
+    machine.park(VNODE)
+    return {"late": [late, again], "wrong": wrong, "busy": busy, "waited": waited, "said": said}
 
 
 def leases(machine: KmbMachine, binding: Binding) -> dict:

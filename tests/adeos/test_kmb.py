@@ -39,6 +39,18 @@ REFUSED = [
 ]
 
 
+MISSED = [
+    ("FenceError", "does not start"),
+    ("PlacementError", "not parked"),
+    ("PlacementError", "wait"),
+    ("PlacementError", "being parked or started"),
+    ("PlacementError", "not parked"),
+    ("PlacementError", "not parked"),
+    ("ParkedError", "is parked"),
+    ("PlacementError", "of a running vnode"),
+    ("FenceError", "does not start"),
+]
+
 CONTROL = [
     ("OwnerError", "opened as an observer"),
     ("PlacementError", "is not bound"),
@@ -84,6 +96,11 @@ def test_a_vnode_lives_panics_and_lives_again(box, flavour, cpus):
             assert kind == expected and words in text and "\n" not in text, text
         assert control["bytes"] == [0xCC, ord("A"), ord("A")]
         assert control["holders"] == [True, 0, 0]
+    first, second = (life["missed"] for life in told["lives"])
+    assert first is None and second["waited"], "the others waited for a CPU that did not come"
+    said = (*second["late"], second["wrong"], *second["busy"], *second["said"])
+    for (kind, text), (expected, words) in zip(said, MISSED, strict=True):
+        assert kind == expected and words in text and "\n" not in text, text
     for (kind, text), (expected, words) in zip(told["refusals"], REFUSED, strict=True):
         assert kind == expected and words in text and "\n" not in text, text
     assert told["pages"] == {"counts": [2, 0], "same": True, "behind": 1}

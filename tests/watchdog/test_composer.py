@@ -130,3 +130,24 @@ def test_two_vnodes_are_prepared_apart_while_there_is_room(bench):
     assert placement.peek(unit) == placement.peek(other) is not None
     placement.pool.region(64 << 20)
     assert placement.peek(unit) is placement.spare(other) is None
+
+
+def test_a_small_vnode_makes_way_for_a_large_one(bench):
+    """Both are shown the hole that only the large one needs, until another comes free."""
+    placement, unit = bench.placement, bench.unit
+    config = VnodeConfig(id=3, name="db", kernel="", cpus=(3,), memory="128M")
+    other = Unit(config, Vnode())
+    placement.place(other)
+    rest = []
+    with pytest.raises(PoolExhausted):
+        while True:
+            rest.append(placement.pool.region(64 << 20))
+    one, two = rest[2], rest[3]
+    assert two.base == one.end
+    for region in (one, two):
+        placement.pool.free_region(region)
+    assert placement.peek(unit) == one
+    assert placement.peek(other).overlaps(one)
+    placement.pool.free_region(rest[-1])
+    assert placement.peek(unit) == rest[-1]
+    assert placement.peek(other).overlaps(one), "it stays"

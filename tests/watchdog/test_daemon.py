@@ -13,6 +13,7 @@ import pytest
 from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import RootBridge
+from adeos.errors import FenceError
 from adeos.fake import FakeMachine
 from crashdump import incident as incidents
 from crashdump.errors import DiskFull
@@ -193,6 +194,42 @@ def test_a_fence_that_is_not_confirmed_touches_no_memory(rig):
     rig.machine.unparkable.clear()
     rig.client.call("start", vnode=2, force=True)
     rig.wait(2, "running", incarnation=2)
+
+
+class Slow(FakeMachine):
+    """Its CPUs come, but not soon; it outlives its daemon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def park(self, vnode: int, timeout_ms: int = 100) -> int:
+        self.asked.append(f"park {'soon' if timeout_ms < 50 else 'at last'}")
+        if timeout_ms < 50:
+            raise FenceError(f"vnode {vnode}: not parked within {timeout_ms} ms")
+        return super().park(vnode, timeout_ms)
+
+    def start(self, vnode: int, **how: int) -> int:
+        self.asked.append(f"start {'soon' if how.get('wait_us') else 'at last'}")
+        if how.get("wait_us"):
+            raise FenceError(f"vnode {vnode}: its boot CPU does not start")
+        return super().start(vnode, **how)
+
+    def close(self) -> None:
+        self._claimed = False
+
+
+def test_a_cpu_that_takes_longer_is_waited_for_elsewhere(make_rig, rig_tools):
+    machine = Slow()
+    rig = make_rig(rig_tools.vnode_text(1, "one", [1]), machine).start()
+    rig.wait(1)
+    machine.asked.clear()
+    machine.vnodes[1].crash(cpu=0, message="slow")
+    rig.wait(1, incarnation=2)
+    (incident,) = rig.finished(1)
+    assert (incident.outcome, incident.message) == ("restarted", "slow")
+    fence, start = ["park soon", "park at last"], ["start soon", "park at last", "start at last"]
+    assert machine.asked == fence + start, "parked anew before it is started anew"
 
 
 def test_a_stop_fences_again_where_the_fence_failed(rig):

@@ -91,7 +91,7 @@ def test_a_record_that_was_cut_off_gives_the_registers_it_has(
         case, gathered="nmi", answered=(0,), bridge=bridge_copy(Bridge.open(machine, REGION))
     )
     with IncidentStore(tmp_path) as store:
-        one = filing.file(store, cut, KHZ)
+        one = filing.file(store, cut, KHZ, machine.view)
         evidence = decode_evidence((store.path(one.id) / "crash.json").read_bytes())
     assert [state is not None for state in evidence.cpus] == [True, True]
     assert evidence.cpus[1].regs == saved.regs
@@ -124,18 +124,39 @@ def test_a_journal_without_room_says_so(tmp_path: Path, case: Case):
 
 def test_filed_twice_it_is_one_incident(tmp_path: Path, case: Case, machine: FakeMachine):
     with IncidentStore(tmp_path) as store:
-        first = filing.file(store, case, KHZ)
+        first = filing.file(store, case, KHZ, machine.view)
         assert first.dump.state is DumpState.HELD
         machine.view(SLOT.base, SLOT.size, writable=True)[:] = bytes(SLOT.size)  # the successor's
-        assert filing.file(store, case, KHZ) == first
+        assert filing.file(store, case, KHZ, machine.view) == first
         check(store, machine)
-        assert filing.file(store, case, KHZ).dump.state is DumpState.DONE
+        assert filing.file(store, case, KHZ, machine.view).dump.state is DumpState.DONE
 
 
-def test_memory_of_another_boot_is_no_dump(tmp_path: Path, case: Case):
+def test_memory_of_another_boot_is_no_dump(tmp_path: Path, case: Case, machine: FakeMachine):
     with IncidentStore(tmp_path) as store:
-        found = filing.file(store, msgspec.structs.replace(case, boot_id="another"), KHZ)
+        found = filing.file(
+            store, msgspec.structs.replace(case, boot_id="another"), KHZ, machine.view
+        )
         assert found.message == "as if" and found.dump.state is DumpState.NONE
+
+
+def test_the_bridge_is_read_in_the_region_that_is_held(
+    tmp_path: Path, case: Case, machine: FakeMachine
+):
+    assert case.held is not None
+    held = case.held_by(case.held)
+    assert held.bridge == b""
+    with IncidentStore(tmp_path / "a") as store:
+        filing.file(store, held, KHZ, machine.view)
+        check(store, machine)
+    gone = Held(Range(REGION.base + (1 << 40), REGION.size), SLOT, b"")
+    for lost in (
+        msgspec.structs.replace(held, boot_id="another"),
+        msgspec.structs.replace(held, held=gone),
+    ):
+        with IncidentStore(tmp_path / f"b{lost.boot_id}") as store:
+            found = filing.file(store, lost, KHZ, machine.view)
+            assert (found.reason, found.message) == ("panic", "")
 
 
 def test_killed_at_any_moment_it_is_filed_later(tmp_path: Path, case: Case, machine: FakeMachine):
@@ -147,7 +168,7 @@ def test_killed_at_any_moment_it_is_filed_later(tmp_path: Path, case: Case, mach
         child = os.fork()
         if child == 0:
             with IncidentStore(tmp_path / str(number)) as store:
-                filing.file(store, case, KHZ)
+                filing.file(store, case, KHZ, machine.view)
             journal.drop(case)
             os._exit(0)
         time.sleep(rng.uniform(0, 0.03))
@@ -155,6 +176,6 @@ def test_killed_at_any_moment_it_is_filed_later(tmp_path: Path, case: Case, mach
         os.waitpid(child, 0)
         with IncidentStore(tmp_path / str(number)) as store:
             for left in journal.left():
-                filing.file(store, left, KHZ)
+                filing.file(store, left, KHZ, machine.view)
                 journal.drop(left)
             check(store, machine)
