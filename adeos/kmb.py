@@ -157,6 +157,8 @@ class KmbMachine:
         self._path = path
         self._views: dict[tuple[int, int, bool], memoryview] = {}
         self._info = bytearray(abi.ROOT_INFO.size)
+        self._facts: RootInfo | None = None
+        """All of it but TSC and owner stays as it is while the device is open."""
         version = self.info().abi
         if version != abi.VN_ABI_VERSION:
             self.close()
@@ -167,8 +169,11 @@ class KmbMachine:
 
     def info(self) -> RootInfo:
         self._ioctl(abi.KMB_INFO, self._info, self._path)
-        info = abi.ROOT_INFO.unpack(self._info)
-        return info._replace(range=info.range[: info.nranges])
+        if self._facts is None:
+            info = abi.ROOT_INFO.unpack(self._info)
+            self._facts = info._replace(range=info.range[: info.nranges])
+        tsc, owner = (abi.ROOT_INFO.get(self._info, 0, name) for name in ("tsc", "owner_pid"))
+        return self._facts._replace(tsc=tsc, owner_pid=owner)
 
     def cpus(self) -> tuple[KmbCpu, ...]:
         buffer = bytearray(abi.CPUS.size)

@@ -120,7 +120,7 @@ int kmb_vnode_check_memory(const struct kmb_bind *b)
 
 static void set_memory_of(struct kmb_vnode *v, const struct kmb_bind *b, void *page)
 {
-	if (v->page)
+	if (v->page && v->page != page)
 		memunmap(v->page);
 	v->page = page;
 	v->region_base = b->region_base;
@@ -213,13 +213,17 @@ int kmb_vnode_bind(struct kmb_bind *b)
 	rc = kmb_vnode_check_memory(b);
 	if (rc)
 		return rc;
-	page = memremap(b->slot_base, PAGE_SIZE, MEMREMAP_WB);
+	v = kmb_vnode_find(b->vnode);
+	if (v && v->slot_base == b->slot_base)
+		page = v->page;
+	else
+		page = memremap(b->slot_base, PAGE_SIZE, MEMREMAP_WB);
 	if (!page)
 		return -ENOMEM;
-	v = kmb_vnode_find(b->vnode);
 	rc = v ? move(v, b, page) : bind_new(&vnodes[b->vnode], b, page);
 	if (rc) {
-		memunmap(page);
+		if (!v || page != v->page)
+			memunmap(page);
 		return rc;
 	}
 	/* of itself: what was armed was for where it was */
