@@ -53,6 +53,9 @@ class Host(freezer.Host, Protocol):
     def witnesses(self, unit: Unit) -> tuple[Witness, ...]:
         """Beats of the other live vnodes now."""
 
+    def overdue(self) -> bool:
+        """Whether the watch is to have its turn before the next action."""
+
     def later(self, until: int, unit: Unit) -> None:
         """Post DelayElapsed(until) then."""
 
@@ -88,6 +91,8 @@ class Executor:
             if event is not None:
                 self.host.post(unit, event)
             unit.queue.task_done()
+            if self.host.overdue():
+                await asyncio.sleep(0)
 
     async def carry_out(self, unit: Unit, action: actions.Action) -> events.Event | None:
         """One action; its event, None when it needs no answer."""

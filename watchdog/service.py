@@ -81,6 +81,8 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self._workers: dict[int, asyncio.Task[None]] = {}
         self._collected = 0.0
+        self._tick_at = 0.0
+        """When the next tick is due, by the loop's clock."""
         self._wanted: list[Unit] = []
 
     def unit(self, which: object) -> Unit:
@@ -276,10 +278,15 @@ class Service:
         try:
             wait = self.tick() - self.machine.tsc()
         finally:  # whatever a tick stumbles over, the watch goes on
-            loop.call_later(max(wait, 0) / self.tsc_khz / 1000, self._tick_again)
+            self._tick_at = loop.time() + max(wait, 0) / self.tsc_khz / 1000
+            loop.call_at(self._tick_at, self._tick_again)
         if loop.time() - self._collected > COLLECT_EVERY_S:
             self._collected = loop.time()
             realtime.collect()
+
+    def overdue(self) -> bool:
+        """Whether a tick waits for whoever has the loop."""
+        return asyncio.get_running_loop().time() > self._tick_at
 
     # Run
 
