@@ -12,6 +12,7 @@ from typing import Any
 
 from adeos.bridge import Bridge
 from adeos.errors import BridgeError
+from adeos.machine import Machine
 from crashdump import capture
 from crashdump.incident import Dump, DumpState, Evidence, Incident
 from crashdump.notes import CpuState, cpu_state
@@ -24,13 +25,13 @@ from watchdog.states import Fault
 LAYER_OF = {"irqhang": "irq", "softlockup": "sched", "hang": "user"}
 
 
-def file(store: IncidentStore, case: Case, tsc_khz: int, view: capture.View) -> Incident:
+def file(store: IncidentStore, case: Case, tsc_khz: int, machine: Machine) -> Incident:
     """The case's incident: made, its evidence written, its dump declared; what is there stays.
 
-    `view`: the memory in which its region may be held.  Doing it again, after a kill at any
+    `machine`: in whose memory its region may be held.  Doing it again, after a kill at any
     moment of it, finishes it.
     """
-    bridge = case.open_bridge(view)
+    bridge = case.open_bridge(machine)
     incident = _find(store, case) or store.create(sync=False, **_fields(case, bridge, tsc_khz))
     if incident.dump.state is not DumpState.NONE:
         return incident

@@ -22,7 +22,8 @@ from adeos import abi
 from adeos.abi import Range
 from adeos.bridge import Bridge
 from adeos.errors import AdeosError
-from crashdump.capture import View, boot_id
+from adeos.machine import Machine
+from crashdump.capture import boot_id
 from crashdump.errors import DiskFull
 from crashdump.files import replace_file
 from crashdump.incident import Witness
@@ -71,15 +72,14 @@ class Case(msgspec.Struct, frozen=True):
         """The case with its memory held, where the bridge is as safe as in a copy."""
         return replace(self, held=held, bridge=b"")
 
-    def open_bridge(self, view: View) -> Bridge | None:
-        """The copy, or what is held of it in the memory behind `view`, to be read as any bridge."""
+    def open_bridge(self, machine: Machine) -> Bridge | None:
+        """The copy, or what is held of it in the machine's memory, to be read as any bridge."""
         if self.bridge:
             return Bridge(memoryview(self.bridge.ljust(abi.VN_BRIDGE_SIZE, b"\0")))
         if self.held is None or self.boot_id != boot_id():
             return None
-        region = self.held.region
         try:
-            return Bridge(view(region.base + abi.VN_OFF_BRIDGE, abi.VN_BRIDGE_SIZE), region)
+            return Bridge.open(machine, self.held.region)
         except AdeosError as error:
             log.write("warning", "bridge", vnode=self.vnode, what=error)
             return None

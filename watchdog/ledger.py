@@ -66,7 +66,7 @@ class Ledger:
     def __init__(self, directory: Path, journal: Journal, machine: Machine) -> None:
         self.directory = directory
         self.journal = journal
-        self.view = machine.view
+        self.machine = machine
         self.tsc_khz = machine.info().tsc_khz
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._store: IncidentStore
@@ -122,7 +122,7 @@ class Ledger:
             return
         try:
             incident = await self.call(
-                lambda store: filing.file(store, case, self.tsc_khz, self.view)
+                lambda store: filing.file(store, case, self.tsc_khz, self.machine)
             )
         except Exception as error:  # the disk, or a bug over what a vnode wrote: it runs on
             entry.error = error

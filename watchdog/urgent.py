@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Threads for the steps of a restart that wait a moment in the kernel: park, load, start.
+"""Threads for the steps of a restart that take a while: loading, waiting for a CPU that is slow.
 
 Where the daemon watches at real-time priority they have it too, one below the watch: a vnode is
 down until they are done, and an ordinary thread waits for whatever else the root runs.
 
 No ThreadPoolExecutor: to hand work over and its result back by one takes 0.8 ms longer under
-emulation, three times a restart.
+emulation.
 """
 
 from __future__ import annotations

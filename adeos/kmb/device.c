@@ -129,7 +129,8 @@ enum { OWNER = 0, HOLDER = 1, ANYBODY = 2 };
 
 /*
  * @who: OWNER alone, HOLDER of the vnode's control alone (or both), ANYBODY
- * @waits: for the CPUs of the vnode it names, one such call a vnode
+ * @waits: for the CPUs of the vnode it names, without kmb_lock, or must not come
+ *	between: one such call a vnode
  */
 static const struct command {
 	unsigned int number;

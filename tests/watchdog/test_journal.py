@@ -91,7 +91,7 @@ def test_a_record_that_was_cut_off_gives_the_registers_it_has(
         case, gathered="nmi", answered=(0,), bridge=bridge_copy(Bridge.open(machine, REGION))
     )
     with IncidentStore(tmp_path) as store:
-        one = filing.file(store, cut, KHZ, machine.view)
+        one = filing.file(store, cut, KHZ, machine)
         evidence = decode_evidence((store.path(one.id) / "crash.json").read_bytes())
     assert [state is not None for state in evidence.cpus] == [True, True]
     assert evidence.cpus[1].regs == saved.regs
@@ -124,19 +124,17 @@ def test_a_journal_without_room_says_so(tmp_path: Path, case: Case):
 
 def test_filed_twice_it_is_one_incident(tmp_path: Path, case: Case, machine: FakeMachine):
     with IncidentStore(tmp_path) as store:
-        first = filing.file(store, case, KHZ, machine.view)
+        first = filing.file(store, case, KHZ, machine)
         assert first.dump.state is DumpState.HELD
         machine.view(SLOT.base, SLOT.size, writable=True)[:] = bytes(SLOT.size)  # the successor's
-        assert filing.file(store, case, KHZ, machine.view) == first
+        assert filing.file(store, case, KHZ, machine) == first
         check(store, machine)
-        assert filing.file(store, case, KHZ, machine.view).dump.state is DumpState.DONE
+        assert filing.file(store, case, KHZ, machine).dump.state is DumpState.DONE
 
 
 def test_memory_of_another_boot_is_no_dump(tmp_path: Path, case: Case, machine: FakeMachine):
     with IncidentStore(tmp_path) as store:
-        found = filing.file(
-            store, msgspec.structs.replace(case, boot_id="another"), KHZ, machine.view
-        )
+        found = filing.file(store, msgspec.structs.replace(case, boot_id="another"), KHZ, machine)
         assert found.message == "as if" and found.dump.state is DumpState.NONE
 
 
@@ -147,7 +145,7 @@ def test_the_bridge_is_read_in_the_region_that_is_held(
     held = case.held_by(case.held)
     assert held.bridge == b""
     with IncidentStore(tmp_path / "a") as store:
-        filing.file(store, held, KHZ, machine.view)
+        filing.file(store, held, KHZ, machine)
         check(store, machine)
     gone = Held(Range(REGION.base + (1 << 40), REGION.size), SLOT, b"")
     for lost in (
@@ -155,7 +153,7 @@ def test_the_bridge_is_read_in_the_region_that_is_held(
         msgspec.structs.replace(held, held=gone),
     ):
         with IncidentStore(tmp_path / f"b{lost.boot_id}") as store:
-            found = filing.file(store, lost, KHZ, machine.view)
+            found = filing.file(store, lost, KHZ, machine)
             assert (found.reason, found.message) == ("panic", "")
 
 
@@ -168,7 +166,7 @@ def test_killed_at_any_moment_it_is_filed_later(tmp_path: Path, case: Case, mach
         child = os.fork()
         if child == 0:
             with IncidentStore(tmp_path / str(number)) as store:
-                filing.file(store, case, KHZ, machine.view)
+                filing.file(store, case, KHZ, machine)
             journal.drop(case)
             os._exit(0)
         time.sleep(rng.uniform(0, 0.03))
@@ -176,6 +174,6 @@ def test_killed_at_any_moment_it_is_filed_later(tmp_path: Path, case: Case, mach
         os.waitpid(child, 0)
         with IncidentStore(tmp_path / str(number)) as store:
             for left in journal.left():
-                filing.file(store, left, KHZ, machine.view)
+                filing.file(store, left, KHZ, machine)
                 journal.drop(left)
             check(store, machine)
